@@ -1,0 +1,135 @@
+"""Checks of the examples that a model is characterised on, and access to parts of them."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def check_examples(model: keras.Model, x: Any, y: Any) -> tuple[Any, np.ndarray]:
+    """Checks examples against a model and brings them into one form.
+
+    Args:
+        model: a built model with one output [n, K].
+        x: one array [n, ...], or a list, tuple or dict of arrays for a model with several inputs.
+        y: integer labels [n] or [n, 1], or one-hot or soft labels [n, K], of which the largest
+            counts (Eq. 4 of the paper).
+
+    Returns:
+        `x` with NumPy arrays at its leaves, and int64 labels [n].
+
+    Raises:
+        ValueError: if there are no examples, their numbers differ, a shape does not fit the model,
+            a value is NaN or infinite, or a label is not a class of the model.
+    """
+    x = keras.tree.map_structure(np.asarray, x)
+    _check_inputs(model, x)
+    num = num_examples(x)
+    labels = _integer_labels(np.asarray(y), _num_classes(model))
+    if len(labels) != num:
+        raise ValueError(
+            "`x` and `y` must hold the same number of examples. "
+            f"Received: {num} examples in `x`, {len(labels)} labels in `y`"
+        )
+    return x, labels
+
+
+def num_examples(x: Any) -> int:
+    """The number of examples, along the first axis of the leaves of `x`."""
+    return len(keras.tree.flatten(x)[0])
+
+
+def take(x: Any, indices: Any) -> Any:
+    """The examples of `x` (one array or a list, tuple or dict of arrays) at `indices`."""
+    return keras.tree.map_structure(lambda leaf: leaf[indices], x)
+
+
+def _check_inputs(model: keras.Model, x: Any) -> None:
+    leaves = keras.tree.flatten(x)
+    sizes = sorted({len(leaf) if leaf.ndim else 0 for leaf in leaves})
+    if not leaves or sizes[0] == 0:
+        raise ValueError(
+            "`x` must hold at least one example. Received arrays of shape: "
+            f"{[leaf.shape for leaf in leaves]}"
+        )
+    if len(sizes) > 1:
+        raise ValueError(
+            "All arrays in `x` must hold the same number of examples. "
+            f"Received arrays of shape: {[leaf.shape for leaf in leaves]}"
+        )
+    _check_shapes(model, leaves)
+    for leaf in leaves:
+        if not np.issubdtype(leaf.dtype, np.number) and leaf.dtype != bool:
+            raise ValueError(f"`x` must hold numbers. Received: dtype {leaf.dtype}")
+        if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
+            bad = np.flatnonzero(~np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1))
+            raise ValueError(
+                f"`x` must be finite. Received: NaN or infinite values in {len(bad)} examples, the "
+                f"first at index {bad[0]}"
+            )
+
+
+def _check_shapes(model: keras.Model, leaves: list[np.ndarray]) -> None:
+    """Compares with the model's inputs; a model that does not declare them checks itself."""
+    declared = getattr(model, "inputs", None)
+    if not declared:
+        return
+    if len(declared) != len(leaves):
+        raise ValueError(
+            f"`x` must hold one array for each of the model's {len(declared)} inputs. "
+            f"Received: {len(leaves)} arrays"
+        )
+    # A dict may come in another order than the model's inputs; shapes are compared by name then
+    # by Keras itself, so only the single and the ordered case are compared here.
+    for tensor, leaf in zip(declared, leaves, strict=True):
+        expected = tuple(tensor.shape)[1:]
+        fits = len(expected) == leaf.ndim - 1 and all(
+            e is None or e == r for e, r in zip(expected, leaf.shape[1:], strict=True)
+        )
+        if not fits and len(declared) == 1:
+            raise ValueError(
+                "`x` must have the shape of the model's input, "
+                f"{(None, *expected)}. Received: {leaf.shape}"
+            )
+
+
+def _num_classes(model: keras.Model) -> int | None:
+    """K where the model declares it."""
+    outputs = getattr(model, "outputs", None)
+    if not outputs:
+        return None
+    if len(outputs) > 1 or len(outputs[0].shape) != 2:
+        raise ValueError(
+            "`model` must have one output of shape [n, K], the logits of K classes. "
+            f"Received outputs of shape: {[tuple(o.shape) for o in outputs]}"
+        )
+    return outputs[0].shape[-1]
+
+
+def _integer_labels(y: np.ndarray, num_classes: int | None) -> np.ndarray:
+    if y.ndim == 2 and y.shape[1] > 1:
+        if num_classes is not None and y.shape[1] != num_classes:
+            raise ValueError(
+                f"One-hot `y` must have a column for each of the model's {num_classes} classes. "
+                f"Received: shape {y.shape}"
+            )
+        if not np.isfinite(y).all():
+            raise ValueError("`y` must be finite. Received: NaN or infinite values")
+        return y.argmax(axis=1).astype(np.int64)
+    if y.ndim == 2:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise ValueError(
+            f"`y` must be labels [n] or one-hot rows [n, K]. Received: shape {y.shape}"
+        )
+    labels = y.astype(np.int64) if np.issubdtype(y.dtype, np.number) else None
+    if labels is None or not (labels == y).all():
+        raise ValueError(f"Labels in `y` must be integers. Received: dtype {y.dtype}")
+    bound = num_classes if num_classes is not None else np.inf
+    wrong = (labels < 0) | (labels >= bound)
+    if wrong.any():
+        raise ValueError(
+            f"Labels in `y` must be classes of the model, 0 to {bound - 1}. "
+            f"Received: {labels[wrong][0]} at index {np.flatnonzero(wrong)[0]}"
+        )
+    return labels
