@@ -1,0 +1,36 @@
+"""What kind of minimum a network has been trained to."""
+
+from infomcr_tf.characterization.bounds import (
+    FisherInformationApproximation,
+    GeneralizationBound,
+    fisher_information_approximation,
+    gamma_from_gamma_hat,
+    generalization_bound,
+)
+from infomcr_tf.characterization.characterize import characterize
+from infomcr_tf.characterization.examples import check_examples
+from infomcr_tf.characterization.gram import (
+    GradientEngine,
+    GramMatrix,
+    gram_matrix,
+    per_example_jacobian,
+)
+from infomcr_tf.characterization.report import MinimumReport
+from infomcr_tf.characterization.settings import METRICS, PROTOCOLS
+
+__all__ = [
+    "METRICS",
+    "PROTOCOLS",
+    "FisherInformationApproximation",
+    "GeneralizationBound",
+    "GradientEngine",
+    "GramMatrix",
+    "MinimumReport",
+    "characterize",
+    "check_examples",
+    "fisher_information_approximation",
+    "gamma_from_gamma_hat",
+    "generalization_bound",
+    "gram_matrix",
+    "per_example_jacobian",
+]

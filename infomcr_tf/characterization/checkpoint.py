@@ -1,0 +1,102 @@
+"""The state of an unfinished characterisation, so that it can go on where it stopped."""
+
+import hashlib
+import json
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from infomcr_tf.characterization.settings import Settings
+from infomcr_tf.characterization.storage import read_json, write_json
+
+_KIND = "infomcr_tf.characterize checkpoint"
+_VERSION = 1
+_SECONDS_BETWEEN_WRITES = 5.0
+
+
+class Checkpoint:
+    """The finished trials and blocks of the robustness metric, in memory and, with a path, on disk.
+
+    A file is used only if it was written with the same settings for the same weights and data; the
+    number of trials may differ. Otherwise it is overwritten, with a warning.
+
+    Args:
+        path: the file, or None to keep everything in memory.
+        fingerprint: of settings, weights and data; see `fingerprint`. None without a path.
+
+    Raises:
+        ValueError: where the file is damaged or something else.
+        OSError: where the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike | None, fingerprint: str | None) -> None:
+        self._path = None if path is None else Path(path)
+        self._fingerprint = fingerprint
+        self.trials: dict[int, dict[str, float]] = {}
+        self.robustness: dict[int, list[float]] = {}
+        if self._path is not None:
+            if self._path.exists():
+                self._read()
+            self.write()
+
+    def record(self, part: str, index: int, result: Any) -> None:
+        """Keeps a result; writes the file if it has not been written for some seconds."""
+        getattr(self, part)[index] = result
+        if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    def write(self) -> None:
+        """Writes the file, whole or not at all."""
+        self._written = time.monotonic()
+        if self._path is None:
+            return
+        content = {
+            "kind": _KIND,
+            "version": _VERSION,
+            "fingerprint": self._fingerprint,
+            "trials": self.trials,
+            "robustness": self.robustness,
+        }
+        write_json(self._path, content)
+
+    def _read(self) -> None:
+        try:
+            content = read_json(self._path, kind=_KIND, version=_VERSION)
+        except ValueError as error:
+            raise ValueError(f"{error} Delete it or name another `checkpoint`.") from None
+        if content["fingerprint"] != self._fingerprint:
+            warnings.warn(
+                f"{self._path} was made with other settings, weights or data; starting over.",
+                UserWarning,
+                stacklevel=4,
+            )
+            return
+        for trial, values in content["trials"].items():
+            self.trials[int(trial)] = {name: float(value) for name, value in values.items()}
+        for block, values in content["robustness"].items():
+            self.robustness[int(block)] = [float(value) for value in values]
+
+
+def fingerprint(model: keras.Model, x: Any, labels: np.ndarray, settings: Settings) -> str:
+    """Identifies what the numbers of a characterisation depend on."""
+    digest = hashlib.blake2b(digest_size=16)
+    relevant = {name: value for name, value in settings.to_dict().items() if name != "num_trials"}
+    trainable = [variable.path for variable in model.trainable_variables]
+    digest.update(json.dumps([relevant, trainable, _architecture(model)], default=str).encode())
+    arrays = [*model.get_weights(), labels, *keras.tree.flatten(x)]
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _architecture(model: keras.Model) -> Any:
+    try:
+        return model.get_config()
+    except NotImplementedError:  # a subclassed model that cannot be serialised
+        return type(model).__qualname__

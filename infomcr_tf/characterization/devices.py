@@ -1,0 +1,90 @@
+"""Independent pieces of work, spread over devices."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+
+def resolve_devices(devices: Sequence[str] | None) -> list[str | None]:
+    """Returns the devices to use: those named, else all GPUs, else TensorFlow's choice.
+
+    Raises:
+        ValueError: where a name is not that of a device which TensorFlow sees.
+    """
+    if devices is None:
+        return [device.name for device in tf.config.list_logical_devices("GPU")] or [None]
+    if isinstance(devices, str):
+        devices = [devices]
+    present = [device.name for device in tf.config.list_logical_devices()]
+    resolved = [_resolve(name, present) for name in devices]
+    if not resolved:
+        raise ValueError("`devices` must name at least one device, or be None. Received: []")
+    return list(dict.fromkeys(resolved))
+
+
+def spread(
+    items: Sequence[Any],
+    make_worker: Callable[[str | None], Callable[[Any], Any]],
+    devices: Sequence[str | None],
+) -> Iterator[tuple[Any, Any]]:
+    """Yields `(item, worker(item))` in the order in which they are finished.
+
+    Each device has a worker of its own, made when its first item arrives, and takes the next item
+    when it has finished one. With one device everything runs in the caller's thread.
+
+    Args:
+        items: the work; the result of an item must not depend on the others.
+        make_worker: makes a worker for a device.
+        devices: device names.
+    """
+    if len(devices) == 1:
+        worker = make_worker(devices[0])
+        for item in items:
+            yield item, worker(item)
+        return
+
+    waiting: queue.SimpleQueue = queue.SimpleQueue()
+    for item in items:
+        waiting.put(item)
+    finished: queue.SimpleQueue = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def work(device: str | None) -> None:
+        try:
+            worker = make_worker(device)
+            while not stop.is_set():
+                item = waiting.get_nowait()
+                finished.put((item, worker(item), None))
+        except queue.Empty:
+            pass
+        except BaseException as error:
+            finished.put((None, None, error))
+
+    threads = [threading.Thread(target=work, args=(d,), daemon=True) for d in devices]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in items:
+            item, result, error = finished.get()
+            if error is not None:
+                raise error
+            yield item, result
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _resolve(name: str, present: list[str]) -> str:
+    wanted = name.upper().removeprefix("/").removeprefix("DEVICE:")
+    wanted = wanted if ":" in wanted else f"{wanted}:0"
+    for device in present:
+        if device.upper() == name.upper() or device.upper().endswith(f"DEVICE:{wanted}"):
+            return device
+    raise ValueError(
+        f"`devices` must be names of devices that TensorFlow sees: {', '.join(present)}. "
+        f"Received: {name!r}"
+    )

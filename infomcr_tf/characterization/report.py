@@ -1,0 +1,259 @@
+"""`MinimumReport`: what has been measured at one minimum."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from infomcr_tf.characterization.bounds import (
+    GeneralizationBound,
+    gamma_from_gamma_hat,
+    generalization_bound,
+)
+from infomcr_tf.characterization.storage import read_json, write_json
+
+_KIND = "infomcr_tf.MinimumReport"
+_VERSION = 1
+_INTEGER_TRIALS = ("rank", "num_kept")
+
+
+@dataclass(frozen=True, eq=False)
+class MinimumReport:
+    """The metrics of one minimum; lower is said to generalise better for each but `rank`.
+
+    A metric that was not selected is None. Means and standard deviations (population, ddof=0) are
+    over the T trials. Natural logarithms throughout.
+
+    Attributes:
+        num_parameters: W, the number of trainable parameters.
+        num_examples: N, the number of examples in S.
+        num_samples: N', the number of examples in one trial.
+        trials: name -> float64 [T] (int64 for "rank" and "num_kept"), one value per trial.
+            "train_loss" and "train_accuracy" are the sample's own; "num_kept" is the number of
+            examples left after `equalize_loss` has excluded those that it cannot equalise.
+        robustness: `(1/N) sum_S ||J_x f(x)||_2^2`, f the softmax output, spectral norm.
+        robustness_std: standard deviation of `||J_x f(x)||_2^2` over the examples.
+        settings: the arguments that lead to these numbers.
+    """
+
+    num_parameters: int
+    num_examples: int
+    num_samples: int
+    trials: Mapping[str, np.ndarray]
+    robustness: float | None = None
+    robustness_std: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_trials(self) -> int:
+        """T."""
+        return len(self.trials["num_kept"]) if self.trials else 0
+
+    @property
+    def gamma_hat(self) -> float | None:
+        """Eq. 6: mean over T of `ln|xi^t|`; -inf where the matrix of any trial is singular."""
+        return self._mean("gamma_hat")
+
+    @property
+    def gamma_hat_std(self) -> float | None:
+        """Standard deviation of `ln|xi^t|` over the trials; nan where one is -inf."""
+        return self._std("gamma_hat")
+
+    @property
+    def gamma(self) -> float | None:
+        """Section 5.3: `(W / N') gamma_hat + W ln(1 / W)`, the estimate of `ln|I_S(w0)|`."""
+        if "gamma_hat" not in self.trials:
+            return None
+        # With excluded examples N' differs from trial to trial, so the mean is taken here.
+        per_example = self.trials["gamma_hat"] / self.trials["num_kept"]
+        return gamma_from_gamma_hat(
+            float(np.mean(per_example)), num_parameters=self.num_parameters, num_samples=1
+        )
+
+    @property
+    def log_singular_value_sum(self) -> float | None:
+        """Sum of ln(singular values of J), which the authors' code prints: half of gamma_hat."""
+        return None if self.gamma_hat is None else self.gamma_hat / 2
+
+    @property
+    def spectral_radius(self) -> float | None:
+        """Appendix D: mean over T of `lambda_max(xi^t)`, constants dropped."""
+        return self._mean("spectral_radius")
+
+    @property
+    def fisher_spectral_radius(self) -> float | None:
+        """Mean over T of `lambda_max(xi^t / N')`: the Fisher matrix of S^t, constants kept."""
+        if "spectral_radius" not in self.trials:
+            return None
+        return float(np.mean(self.trials["spectral_radius"] / self.trials["num_kept"]))
+
+    @property
+    def frobenius_norm(self) -> float | None:
+        """Appendix D: mean of `||g g^T||_F^2 = ||g||^4`, exact."""
+        return self._mean("frobenius_norm")
+
+    @property
+    def frobenius_norm_sampled(self) -> float | None:
+        """Appendix D's estimate of the same from 100,000 entries of `g g^T` in each trial."""
+        return self._mean("frobenius_norm_sampled")
+
+    @property
+    def frobenius_norm_cross(self) -> float | None:
+        """Mean over T of `||xi^t / N'||_F^2`: with the cross terms between examples."""
+        return self._mean("frobenius_norm_cross")
+
+    @property
+    def trace(self) -> float | None:
+        """Section 6: mean over T of `tr(xi^t) / N'`."""
+        return self._mean("trace")
+
+    @property
+    def rank(self) -> float | None:
+        """Mean over T of the numerical rank of xi^t; below N' where a matrix is singular."""
+        return self._mean("rank")
+
+    @property
+    def rank_tolerance(self) -> float | None:
+        """Largest over T of the eigenvalue (unit rows) below which it counted as zero."""
+        tolerances = self.trials.get("rank_tolerance")
+        return None if tolerances is None else float(np.max(tolerances))
+
+    @property
+    def am_gm_gap(self) -> float | None:
+        """Section 6: mean over T of `tr(I)/N' - prod_i lambda_i(I)^(1/N')`, `I = xi^t / N'`."""
+        return self._mean("am_gm_gap")
+
+    @property
+    def am_gm_bound(self) -> float | None:
+        """Section 6: mean over T of `sqrt(N' - 1) sigma`, the bound of `am_gm_gap`."""
+        return self._mean("am_gm_bound")
+
+    @property
+    def train_loss(self) -> float | None:
+        """Mean cross-entropy over the drawn examples: an estimate of L(S, w0)."""
+        return self._mean("train_loss")
+
+    @property
+    def train_accuracy(self) -> float | None:
+        """Share of the drawn examples that is classified correctly."""
+        return self._mean("train_accuracy")
+
+    @property
+    def num_excluded(self) -> int:
+        """Examples, over all trials, that `equalize_loss` had to leave out."""
+        kept = self.trials.get("num_kept")
+        return 0 if kept is None else int(len(kept) * self.num_samples - np.sum(kept))
+
+    def generalization_bound(
+        self, *, delta: float = 0.05, log_volume: float = 0.0
+    ) -> GeneralizationBound:
+        """Theorem 1 at this minimum; see `generalization_bound` for what it warns of.
+
+        Raises:
+            ValueError: where gamma_hat was not selected.
+        """
+        if self.gamma is None:
+            raise ValueError('the bound needs gamma_hat: `metrics` must contain "gamma_hat".')
+        return generalization_bound(
+            self.gamma,
+            num_parameters=self.num_parameters,
+            num_examples=self.num_examples,
+            train_loss=self.train_loss,
+            train_accuracy=self.train_accuracy,
+            log_volume=log_volume,
+            delta=delta,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers, derived ones included, as plain Python values."""
+        summary = {name: getattr(self, name) for name in SUMMARY if getattr(self, name) is not None}
+        return {
+            **summary,
+            "num_excluded": self.num_excluded,
+            "num_parameters": self.num_parameters,
+            "num_examples": self.num_examples,
+            "num_samples": self.num_samples,
+            "num_trials": self.num_trials,
+            "trials": {name: values.tolist() for name, values in self.trials.items()},
+            "settings": dict(self.settings),
+        }
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the report as JSON, whole or not at all; non-finite numbers as strings.
+
+        Raises:
+            OSError: where the folder cannot be written to.
+        """
+        write_json(path, {"kind": _KIND, "version": _VERSION, **self.to_dict()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "MinimumReport":
+        """Reads a report that `save` has written.
+
+        Raises:
+            FileNotFoundError: where there is no such file.
+            ValueError: where the file is damaged, no report, or of another version.
+        """
+        content = read_json(path, kind=_KIND, version=_VERSION)
+        try:
+            return cls(
+                num_parameters=int(content["num_parameters"]),
+                num_examples=int(content["num_examples"]),
+                num_samples=int(content["num_samples"]),
+                trials=to_arrays(content["trials"]),
+                robustness=_optional_float(content.get("robustness")),
+                robustness_std=_optional_float(content.get("robustness_std")),
+                settings=dict(content["settings"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged: {error!r}.") from None
+
+    def _mean(self, name: str) -> float | None:
+        values = self.trials.get(name)
+        return None if values is None else float(np.mean(values))
+
+    def _std(self, name: str) -> float | None:
+        values = self.trials.get(name)
+        if values is None:
+            return None
+        return float(np.std(values)) if np.all(np.isfinite(values)) else float("nan")
+
+
+# The single numbers of a report, in the order in which tables show them.
+SUMMARY = (
+    "gamma_hat",
+    "gamma_hat_std",
+    "gamma",
+    "log_singular_value_sum",
+    "spectral_radius",
+    "fisher_spectral_radius",
+    "frobenius_norm",
+    "frobenius_norm_sampled",
+    "frobenius_norm_cross",
+    "robustness",
+    "robustness_std",
+    "trace",
+    "rank",
+    "rank_tolerance",
+    "am_gm_gap",
+    "am_gm_bound",
+    "train_loss",
+    "train_accuracy",
+)
+
+
+def to_arrays(trials: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Turns lists of numbers (or of "inf", "-inf", "nan") into the arrays of `trials`."""
+    return {
+        name: np.array(
+            [float(value) for value in values],
+            dtype=np.int64 if name in _INTEGER_TRIALS else np.float64,
+        )
+        for name, values in trials.items()
+    }
+
+
+def _optional_float(value: float | str | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,153 @@
+"""The robustness metric: the input Jacobian of the softmax output (section 7.1).
+
+`(1/N) sum_S ||J_x f(x)||_2^2` with f the softmax output and the spectral norm. The K rows of one
+example's Jacobian are K vector-Jacobian products, and the squared spectral norm is the largest
+eigenvalue of their K x K Gram matrix.
+
+At the end of training a row is far too small for float32. As for the gradients with respect to w,
+the network is only ever given unit cotangents, and the logarithms of their lengths are kept aside
+in float64.
+"""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from infomcr_tf.characterization.examples import take
+from infomcr_tf.characterization.head import Head
+from infomcr_tf.characterization.network import Network, check_logits
+
+# Examples in one pass; more do not make it faster.
+_MAX_PASS = 100
+
+
+class InputJacobian:
+    """Squared spectral norms of the input Jacobian of the softmax output.
+
+    BatchNorm is in inference mode whatever the other metrics use: with batch statistics an
+    example's output is not a function of that example alone.
+
+    Args:
+        model: a built Keras model with one output [n, K] of logits (or softmax of logits).
+        normalize_logits: s; f is the softmax of `logits / (||logits|| s)`.
+        equalize_loss: L; f is the softmax of the logits times the example's temperature, at which
+            its cross-entropy is L.
+        max_memory_bytes: bound on the memory of the K rows of the examples of one pass.
+        device: a TensorFlow device name to compute on; None leaves it to TensorFlow.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        normalize_logits: float | None = None,
+        equalize_loss: float | None = None,
+        max_memory_bytes: int = 2 * 1024**3,
+        device: str | None = None,
+    ) -> None:
+        self._network = Network(model)
+        self._head = Head(normalize_logits, equalize_loss)
+        self._max_memory = max_memory_bytes
+        self._device = device
+        self._function = tf.function(self._row_products, autograph=False)
+        self._checked = False
+
+    def squared_norms(self, x: Any, labels: np.ndarray) -> np.ndarray:
+        """Returns `||J_x f(x_j)||_2^2`, float64 [n], without the examples that are not kept.
+
+        Args:
+            x: checked examples, one array [n, ...] or a structure of arrays.
+            labels: int64 [n].
+        """
+        size = self._pass_size(x, labels)
+        results = []
+        for start in range(0, len(labels), size):
+            part = slice(start, start + size)
+            with tf.device(self._device):
+                inputs = keras.tree.map_structure(tf.convert_to_tensor, take(x, part))
+                products, log_norms, kept = self._function(inputs, labels[part])
+            results.append(_largest_eigenvalues(products.numpy(), log_norms.numpy())[kept.numpy()])
+        return np.concatenate(results)
+
+    def _pass_size(self, x: Any, labels: np.ndarray) -> int:
+        with tf.device(self._device):
+            logits = self._network.logits(
+                keras.tree.map_structure(tf.convert_to_tensor, take(x, slice(0, 1)))
+            )
+        if not self._checked:
+            check_logits(logits)
+            self._checked = True
+        inputs = sum(math.prod(leaf.shape[1:]) for leaf in keras.tree.flatten(x))
+        # A row is held in float32 and, for the products, twice in float64.
+        need = int(logits.shape[1]) * inputs * (4 + 8 + 8)
+        return min(max(self._max_memory // need, 1), _MAX_PASS, len(labels))
+
+    def _row_products(self, x: Any, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Products [n, K, K] of the rows without their scales, ln of the scales [n, K], kept [n].
+
+        One forward pass and K backward passes in a loop, so that memory and graph do not grow
+        with K.
+        """
+        leaves = keras.tree.flatten(x)
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(leaves)
+            logits = self._network.logits(x)
+        z = tf.cast(logits, tf.float64)
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as head_tape:
+            head_tape.watch(z)
+            transformed, kept = self._head.transform(z, labels)
+        log_p = tf.nn.log_softmax(transformed)
+
+        def row(k: tf.Tensor, rows: tf.TensorArray, scales: tf.TensorArray) -> tuple:
+            unit, log_norm = _softmax_row(log_p, k)
+            pulled = head_tape.gradient(transformed, z, output_gradients=unit)
+            length = tf.norm(pulled, axis=-1)
+            cotangent = tf.math.divide_no_nan(pulled, length[:, None])
+            gradients = tape.gradient(
+                logits,
+                leaves,
+                output_gradients=tf.cast(cotangent, logits.dtype),
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+            flat = [tf.reshape(g, [tf.shape(g)[0], -1]) for g in gradients]
+            return (
+                k + 1,
+                rows.write(k, tf.concat(flat, axis=1)),
+                scales.write(k, log_norm + tf.math.log(length)),
+            )
+
+        num_classes = tf.shape(z)[1]
+        rows = tf.TensorArray(leaves[0].dtype, size=num_classes)
+        scales = tf.TensorArray(tf.float64, size=num_classes)
+        _, rows, scales = tf.while_loop(
+            lambda k, *_: k < num_classes, row, (0, rows, scales), parallel_iterations=1
+        )
+        stacked = tf.cast(tf.transpose(rows.stack(), [1, 0, 2]), tf.float64)
+        products = tf.matmul(stacked, stacked, transpose_b=True)
+        return products, tf.transpose(scales.stack()), kept
+
+
+def _softmax_row(log_p: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Row k of `diag(p) - p p^T`, `p_k (e_k - p)`: a unit vector [n, K] and ln of its length [n].
+
+    `1 - p_k` is summed from the other classes, which is exact where p_k rounds to 1.
+    """
+    own = tf.range(tf.shape(log_p)[1]) == k
+    log_others = tf.where(own, tf.constant(-math.inf, tf.float64), log_p)
+    largest = tf.reduce_max(log_others, axis=-1)
+    relative = tf.exp(log_others - largest[:, None])
+    row = tf.where(own, tf.reduce_sum(relative, axis=-1, keepdims=True), -relative)
+    length = tf.norm(row, axis=-1)
+    return row / length[:, None], log_p[:, k] + largest + tf.math.log(length)
+
+
+def _largest_eigenvalues(products: np.ndarray, log_scales: np.ndarray) -> np.ndarray:
+    """The largest eigenvalue of each `diag(e^s) products diag(e^s)`, scaled to avoid underflow."""
+    largest = log_scales.max(axis=1, keepdims=True)
+    scales = np.exp(log_scales - np.where(np.isfinite(largest), largest, 0.0))
+    scaled = scales[:, :, None] * products * scales[:, None, :]
+    eigenvalues = np.linalg.eigvalsh(scaled)[:, -1]
+    return np.maximum(eigenvalues, 0.0) * np.exp(2 * largest[:, 0])

@@ -1,0 +1,118 @@
+"""The settings of one characterisation, checked before any work starts."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from infomcr_tf.characterization.metrics import TRIAL_METRICS
+
+METRICS = (*TRIAL_METRICS, "frobenius_norm_sampled", "robustness")
+PROTOCOLS = ("authors",)
+
+# What the authors' released code fixes: BatchNorm with the statistics of chunks of 10 examples,
+# logits divided by 0.04 times their norm, batches in stored order.
+_AUTHORS = {"batch_norm": "batch", "chunk_size": 10, "normalize_logits": 0.04}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `characterize` that change its numbers (see there)."""
+
+    num_trials: int = 100
+    num_samples: int = 100
+    metrics: tuple[str, ...] = METRICS
+    batch_norm: str = "inference"
+    chunk_size: int | None = None
+    normalize_logits: float | None = None
+    equalize_loss: float | None = None
+    method: str = "auto"
+    seed: int = 0
+    protocol: str | None = None
+    num_robustness_examples: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return {**asdict(self), "metrics": list(self.metrics)}
+
+    @property
+    def trial_metrics(self) -> tuple[str, ...]:
+        """The selected metrics that are computed from samples S^t."""
+        return tuple(name for name in self.metrics if name != "robustness")
+
+    @property
+    def engine_arguments(self) -> dict[str, Any]:
+        """The arguments that belong to the per-example gradients."""
+        names = ("batch_norm", "chunk_size", "normalize_logits", "equalize_loss", "method")
+        return {name: getattr(self, name) for name in names}
+
+
+def resolve_settings(
+    num_examples: int, *, metrics: str | Sequence[str], protocol: str | None, **arguments: Any
+) -> Settings:
+    """Checks the arguments of `characterize` and fills in what the protocol fixes.
+
+    Raises:
+        ValueError: naming the argument, what is expected and what was received.
+    """
+    metrics = _resolve_metrics(metrics)
+    if protocol is not None:
+        _require_choice("protocol", protocol, PROTOCOLS)
+        defaults = Settings()
+        for name, value in _AUTHORS.items():
+            if arguments[name] not in (getattr(defaults, name), value):
+                raise ValueError(
+                    f'`protocol="authors"` fixes `{name}` at {value!r}. '
+                    f"Received: {name}={arguments[name]!r}. Leave one of the two out."
+                )
+        arguments.update(_AUTHORS)
+    settings = Settings(metrics=metrics, protocol=protocol, **arguments)
+    for name in ("num_trials", "num_samples", "num_robustness_examples"):
+        value = getattr(settings, name)
+        if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
+            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    if settings.trial_metrics:
+        _require_enough_examples(settings, num_examples)
+    robust = settings.num_robustness_examples
+    if robust is not None and robust > num_examples:
+        raise ValueError(
+            f"`num_robustness_examples` must be at most the number of examples, {num_examples}. "
+            f"Received: num_robustness_examples={robust}"
+        )
+    return settings
+
+
+def _require_enough_examples(settings: Settings, num_examples: int) -> None:
+    if settings.protocol == "authors":
+        needed = settings.num_trials * settings.num_samples
+        if needed > num_examples:
+            raise ValueError(
+                '`protocol="authors"` takes disjoint batches: num_trials * num_samples = '
+                f"{needed} examples. Received: {num_examples} examples. Lower `num_trials`."
+            )
+    elif settings.num_samples > num_examples:
+        raise ValueError(
+            "`num_samples` must be at most the number of examples: they are drawn without "
+            f"replacement. Received: num_samples={settings.num_samples}, {num_examples} examples."
+        )
+
+
+def _resolve_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(metrics, str):
+        metrics = METRICS if metrics == "all" else (metrics,)
+    for name in metrics:
+        _require_choice("metrics", name, METRICS)
+    if not metrics:
+        raise ValueError(f'`metrics` must be "all" or some of {METRICS}. Received: an empty list.')
+    # One order and no repeats, so that equal selections have equal settings.
+    return tuple(name for name in METRICS if name in metrics)
+
+
+def _require_choice(argument: str, name: object, choices: Sequence[str]) -> None:
+    if name in choices:
+        return
+    near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"`{argument}`: unknown name. Received: {name!r}.{hint} Known: {', '.join(choices)}."
+    )
