@@ -1,0 +1,42 @@
+"""Metadata and dependencies. Each lower bound is the version that the tests were run with."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = ["pytest>=8.0", "hypothesis>=6.100"]
+
+setup(
+    name="infomcr-tf",
+    version="0.1.0",
+    description="Measure how well a minimum of a neural network generalises, and train better ones "
+    "(Jia & Su, ICML 2020), in TensorFlow/Keras",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["infomcr_tf", "infomcr_tf.*"]),
+    package_data={"infomcr_tf": ["py.typed"]},
+    install_requires=[
+        "tensorflow>=2.20",
+        "keras>=3.12",
+        "numpy>=2.1",
+        "tensorflow-datasets>=4.9.9",
+        "importlib_resources>=6.4",  # tensorflow-datasets imports it without declaring it
+        "tensorboard>=2.20",  # to read the event files; TensorFlow 2.21 no longer brings it
+        "scipy>=1.13",
+        "scikit-learn>=1.5",  # the bundled digits
+        "matplotlib>=3.9",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.20"],
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.6", "build>=1.2"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,39 @@
+"""Fixtures that every area of the tests may use."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+import tensorflow as tf
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+# Logical devices can only be made before TensorFlow starts, so all tests have them.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Skips tests marked `gpu` where TensorFlow sees none."""
+    if not tf.config.list_physical_devices("GPU"):
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="TensorFlow sees no GPU"))
+
+
+@pytest.fixture(scope="session")
+def root_dir() -> Path:
+    """The checkout's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The optional folder of real data and reference numbers beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("the optional folder of real data and reference numbers is not there")
+    return SHARED
