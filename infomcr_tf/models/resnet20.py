@@ -55,9 +55,7 @@ def _block(
     return layers.relu(x, name=f"{name}_relu")
 
 
-def _option_a(
-    x: keras.KerasTensor, filters: int, strides: int, *, name: str
-) -> keras.KerasTensor:
+def _option_a(x: keras.KerasTensor, filters: int, strides: int, *, name: str) -> keras.KerasTensor:
     # Pooling over one pixel is the strided slice x[:, ::2, ::2] as a layer with a name.
     new_channels = filters - x.shape[-1]
     x = keras.layers.AveragePooling2D(1, strides=strides, name=name)(x)

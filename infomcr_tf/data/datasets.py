@@ -1,0 +1,128 @@
+"""Data sets by name: CIFAR from tensorflow-datasets, handwritten digits from scikit-learn."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from infomcr_tf.data.examples import ImageDataset, check_choice
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+DATASETS = ("cifar10", "cifar100", "digits")
+
+_CONNECT_SECONDS = 10.0
+
+
+def load_dataset(
+    name: str, data_dir: str | os.PathLike | None = None, download: bool = True
+) -> ImageDataset:
+    """Loads a data set into memory, in its order of storage.
+
+    - `"cifar10"`, `"cifar100"` (fine labels): tensorflow-datasets, 50,000 + 10,000 images of
+      32 x 32 x 3.
+    - `"digits"`: scikit-learn's bundled handwritten digits (UCI), 1,797 images of 8 x 8 x 1, always
+      at hand. Grey values 0..16 become round(255/16 * value). A fixed stratified split sets 360 of
+      them aside as the test set; 1,437 are for training.
+
+    Args:
+        name: one of `DATASETS`.
+        data_dir: folder in which tensorflow-datasets keeps its prepared data sets; it must exist.
+            `None` is tensorflow-datasets' own default. Not used for `"digits"`.
+        download: whether to download a data set that is not in `data_dir`.
+
+    Returns:
+        An `ImageDataset`.
+
+    Raises:
+        ValueError: if `name` is unknown, `data_dir` is not a folder, or the data set is neither on
+            disk nor can be downloaded.
+    """
+    check_choice("name", name, DATASETS)
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise ValueError(
+            f"`data_dir` should be an existing folder. Received: {os.fspath(data_dir)!r}. "
+            "Create it first, or correct the path."
+        )
+    return _digits() if name == "digits" else _from_tfds(name, data_dir, download)
+
+
+def _digits() -> ImageDataset:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    labels = bunch.target.astype(np.int32)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=360, stratify=labels, random_state=0
+    )
+    train, test = np.sort(train), np.sort(test)
+    return ImageDataset("digits", images[train], labels[train], images[test], labels[test], 10)
+
+
+def _from_tfds(name: str, data_dir: str | os.PathLike | None, download: bool) -> ImageDataset:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    with _errors_only():  # it warns of a missing data set; here that is an error or a download
+        builder = tfds.builder(name, data_dir=None if data_dir is None else os.fspath(data_dir))
+        prepared = builder.is_prepared()
+    try:
+        if not prepared:
+            _download(builder, download)
+        arrays = [
+            array
+            for split in ("train", "test")
+            for array in tfds.as_numpy(
+                builder.as_dataset(
+                    split=split, batch_size=-1, shuffle_files=False, as_supervised=True
+                )
+            )
+        ]
+    except (tf.errors.OpError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"The data set {name!r} is neither prepared and intact in {builder.data_path} nor "
+            f"downloadable ({reason[:200]}). Use `--data-dir DIR` (argument `data_dir`) with the "
+            f"folder where tensorflow-datasets has prepared it (DIR/{name}/<version>/), or "
+            "`--dataset digits`, which needs no download."
+        ) from error
+    return ImageDataset(name, *arrays, builder.info.features["label"].num_classes)
+
+
+def _download(builder: tfds.core.DatasetBuilder, download: bool) -> None:
+    if not download:
+        raise OSError("downloading is switched off")
+    # tensorflow-datasets tries ten times, for minutes, and leaves folders behind: ask once first.
+    for url in builder.url_infos:
+        request = urllib.request.Request(url, method="HEAD")
+        # An answer of any kind shows that the host can be reached; the rest is the downloader's.
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(request, timeout=_CONNECT_SECONDS).close()
+    from tensorflow_datasets.core.download import DownloadConfig, DownloadError
+
+    try:
+        builder.download_and_prepare(download_config=DownloadConfig(try_download_gcs=False))
+    except DownloadError as error:
+        raise OSError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _errors_only() -> Iterator[None]:
+    from absl import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -1,0 +1,116 @@
+"""Per-channel normalisation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from infomcr_tf.data.examples import check_choice, check_images
+
+NORMALIZATIONS = ("computed", "cifar")
+
+_CHUNK = 1024  # images converted to float64 at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """x -> (x - mean) / std, per channel.
+
+    Attributes:
+        mean: one number per channel, in the images' own units (0..255 for uint8).
+        std: one positive number per channel.
+
+    Raises:
+        ValueError: if the lengths differ, or a number is not finite, or a `std` is not positive.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        mean, std = (tuple(float(value) for value in v) for v in (self.mean, self.std))
+        finite = all(math.isfinite(value) for value in mean + std)
+        if not mean or len(mean) != len(std) or not finite or min(std) <= 0:
+            raise ValueError(
+                "`mean` and `std` should be one finite number per channel, `std` > 0. "
+                f"Received: mean={self.mean}, std={self.std}"
+            )
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
+
+    @classmethod
+    def from_images(cls, images: np.ndarray) -> Normalization:
+        """Mean and standard deviation of `images` [N, H, W, C]; a constant channel keeps std 1."""
+        mean, std = channel_statistics(images)
+        return cls(tuple(mean), tuple(np.where(std > 0, std, 1.0)))
+
+    def apply(self, images: np.ndarray | tf.Tensor) -> np.ndarray | tf.Tensor:
+        """Normalised `images` [..., C] in float32: a tensor for a tensor, else an array.
+
+        Raises:
+            ValueError: if the number of channels is not that of `mean`.
+        """
+        if not tf.is_tensor(images):
+            images = np.asarray(images)
+        if images.shape[-1] != len(self.mean):
+            raise ValueError(
+                f"`images` should have {len(self.mean)} channels, as this normalisation has. "
+                f"Received: shape={tuple(images.shape)}"
+            )
+        mean = np.asarray(self.mean, np.float32)
+        # A multiplication in both branches: TensorFlow's graph optimiser would make one of a
+        # division by a constant, and the two would differ in the last bit.
+        scale = (1.0 / np.asarray(self.std)).astype(np.float32)
+        if tf.is_tensor(images):
+            return (tf.cast(images, tf.float32) - mean) * scale
+        return (images.astype(np.float32) - mean) * scale
+
+
+# The statistics of the CIFAR-10 training set that WRN's released code states.
+_CIFAR = Normalization(mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7))
+
+
+def make_normalization(name: str, images: np.ndarray) -> Normalization:
+    """The normalisation called `name`.
+
+    Args:
+        name: `"computed"` (from `images`) or `"cifar"`: mean 125.3, 123.0, 113.9 and standard
+            deviation 63.0, 62.1, 66.7, as in the code of Zagoruyko & Komodakis (2016).
+        images: training images [N, H, W, C].
+
+    Raises:
+        ValueError: if `name` is unknown or does not fit the images' channels.
+    """
+    if check_choice("name", name, NORMALIZATIONS) == "computed":
+        return Normalization.from_images(images)
+    _CIFAR.apply(images[:1])
+    return _CIFAR
+
+
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, over images and pixels.
+
+    Two passes in float64, some images at a time: no float copy of the whole set is made.
+
+    Args:
+        images: [N, H, W, C].
+
+    Returns:
+        (mean, std), each float64 [C]; std is that of the population (divisor N H W).
+
+    Raises:
+        ValueError: if `images` are empty, not finite or not of rank 4.
+    """
+    images = check_images(images)
+    chunks = range(0, len(images), _CHUNK)
+    count = math.prod(images.shape[:3])
+    mean = sum(_pixel_sum(images[i : i + _CHUNK], 0.0, power=1) for i in chunks) / count
+    variance = sum(_pixel_sum(images[i : i + _CHUNK], mean, power=2) for i in chunks) / count
+    return mean, np.sqrt(variance)
+
+
+def _pixel_sum(images: np.ndarray, centre: np.ndarray | float, *, power: int) -> np.ndarray:
+    return ((images.astype(np.float64) - centre) ** power).sum(axis=(0, 1, 2))
