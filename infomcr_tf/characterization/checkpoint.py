@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from infomcr_tf.characterization.settings import Settings
-from infomcr_tf.characterization.storage import read_json, write_json
+from infomcr_tf.storage import read_json, write_json
 
 _KIND = "infomcr_tf.characterize checkpoint"
 _VERSION = 1

@@ -12,7 +12,7 @@ from infomcr_tf.characterization.bounds import (
     gamma_from_gamma_hat,
     generalization_bound,
 )
-from infomcr_tf.characterization.storage import read_json, write_json
+from infomcr_tf.storage import read_json, write_json
 
 _KIND = "infomcr_tf.MinimumReport"
 _VERSION = 1

@@ -1,13 +1,36 @@
-"""JSON files that are written whole or not at all, and hold non-finite numbers."""
+"""Files that are written whole or not at all; JSON that holds non-finite numbers."""
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a temporary path to write; it takes the place of `path` when all is on the disk.
+
+    The temporary file lies in the same folder and has the same ending. If the block fails it is
+    removed and `path` stays as it was.
+
+    Raises:
+        OSError: where the folder cannot be written to.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
@@ -19,18 +42,9 @@ def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
     Raises:
         OSError: where the folder cannot be written to.
     """
-    path = Path(path)
     text = json.dumps(_to_json(content), indent=1, allow_nan=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: str | os.PathLike, *, kind: str, version: int) -> dict[str, Any]:
