@@ -53,7 +53,27 @@ class InputJacobian:
         self._max_memory = max_memory_bytes
         self._device = device
         self._function = tf.function(self._row_products, autograph=False)
-        self._checked = False
+        self._num_classes: int | None = None
+
+    def check(self, x: Any) -> None:
+        """Checks on one example, without tracing, that the metric exists for this model.
+
+        Raises:
+            ValueError: where the output is no logits, or not differentiable in an input.
+        """
+        with tf.device(self._device):
+            example = _floats(take(x, slice(0, 1)))
+            leaves = keras.tree.flatten(example)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(leaves)
+                logits = self._network.logits(example)
+            check_logits(logits)
+            if any(gradient is None for gradient in tape.gradient(logits, leaves)):
+                raise ValueError(
+                    "robustness needs a model whose output is differentiable in every input, and "
+                    "one of them is not (integer tokens?). Leave it out: `metrics` can be a list."
+                )
+        self._num_classes = int(logits.shape[1])
 
     def squared_norms(self, x: Any, labels: np.ndarray) -> np.ndarray:
         """Returns `||J_x f(x_j)||_2^2`, float64 [n], without the examples that are not kept.
@@ -61,28 +81,25 @@ class InputJacobian:
         Args:
             x: checked examples, one array [n, ...] or a structure of arrays.
             labels: int64 [n].
+
+        Raises:
+            ValueError: see `check`.
         """
+        if self._num_classes is None:
+            self.check(x)
         size = self._pass_size(x, labels)
         results = []
         for start in range(0, len(labels), size):
             part = slice(start, start + size)
             with tf.device(self._device):
-                inputs = keras.tree.map_structure(tf.convert_to_tensor, take(x, part))
-                products, log_norms, kept = self._function(inputs, labels[part])
+                products, log_norms, kept = self._function(_floats(take(x, part)), labels[part])
             results.append(_largest_eigenvalues(products.numpy(), log_norms.numpy())[kept.numpy()])
         return np.concatenate(results)
 
     def _pass_size(self, x: Any, labels: np.ndarray) -> int:
-        with tf.device(self._device):
-            logits = self._network.logits(
-                keras.tree.map_structure(tf.convert_to_tensor, take(x, slice(0, 1)))
-            )
-        if not self._checked:
-            check_logits(logits)
-            self._checked = True
         inputs = sum(math.prod(leaf.shape[1:]) for leaf in keras.tree.flatten(x))
         # A row is held in float32 and, for the products, twice in float64.
-        need = int(logits.shape[1]) * inputs * (4 + 8 + 8)
+        need = self._num_classes * inputs * (4 + 8 + 8)
         return min(max(self._max_memory // need, 1), _MAX_PASS, len(labels))
 
     def _row_products(self, x: Any, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -105,13 +122,8 @@ class InputJacobian:
             unit, log_norm = _softmax_row(log_p, k)
             pulled = head_tape.gradient(transformed, z, output_gradients=unit)
             length = tf.norm(pulled, axis=-1)
-            cotangent = tf.math.divide_no_nan(pulled, length[:, None])
-            gradients = tape.gradient(
-                logits,
-                leaves,
-                output_gradients=tf.cast(cotangent, logits.dtype),
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
+            unit = tf.cast(tf.math.divide_no_nan(pulled, length[:, None]), logits.dtype)
+            gradients = tape.gradient(logits, leaves, output_gradients=unit)
             flat = [tf.reshape(g, [tf.shape(g)[0], -1]) for g in gradients]
             return (
                 k + 1,
@@ -128,6 +140,16 @@ class InputJacobian:
         stacked = tf.cast(tf.transpose(rows.stack(), [1, 0, 2]), tf.float64)
         products = tf.matmul(stacked, stacked, transpose_b=True)
         return products, tf.transpose(scales.stack()), kept
+
+
+def _floats(x: Any) -> Any:
+    """Tensors that one can differentiate with respect to, also where images are integers."""
+
+    def convert(leaf: np.ndarray) -> tf.Tensor:
+        dtype = leaf.dtype if np.issubdtype(leaf.dtype, np.floating) else keras.config.floatx()
+        return tf.convert_to_tensor(leaf, dtype)
+
+    return keras.tree.map_structure(convert, x)
 
 
 def _softmax_row(log_p: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
