@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -105,12 +106,13 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ValueError: if `images` are empty, not finite or not of rank 4.
     """
     images = check_images(images)
-    chunks = range(0, len(images), _CHUNK)
     count = math.prod(images.shape[:3])
-    mean = sum(_pixel_sum(images[i : i + _CHUNK], 0.0, power=1) for i in chunks) / count
-    variance = sum(_pixel_sum(images[i : i + _CHUNK], mean, power=2) for i in chunks) / count
-    return mean, np.sqrt(variance)
+    mean = sum(pixels.sum(axis=0) for pixels in _pixels(images)) / count
+    squares = (np.einsum("nc,nc->c", p, p) for p in (q - mean for q in _pixels(images)))
+    return mean, np.sqrt(sum(squares) / count)
 
 
-def _pixel_sum(images: np.ndarray, centre: np.ndarray | float, *, power: int) -> np.ndarray:
-    return ((images.astype(np.float64) - centre) ** power).sum(axis=(0, 1, 2))
+def _pixels(images: np.ndarray) -> Iterator[np.ndarray]:
+    """The pixels, float64 [n, C], of some images at a time."""
+    for start in range(0, len(images), _CHUNK):
+        yield images[start : start + _CHUNK].astype(np.float64).reshape(-1, images.shape[-1])

@@ -81,6 +81,9 @@ def training_dataset(
     dataset = dataset.skip(start_step * batch_size)
     dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=True)
+    # `flat_map` does not know that its epochs never end; Keras asks.
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    dataset = dataset.apply(endless)
     return _finish(dataset)
 
 
