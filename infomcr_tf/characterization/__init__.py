@@ -7,8 +7,15 @@ from infomcr_tf.characterization.bounds import (
     gamma_from_gamma_hat,
     generalization_bound,
 )
+from infomcr_tf.characterization.callback import CharacterizeCallback
 from infomcr_tf.characterization.characterize import characterize
 from infomcr_tf.characterization.examples import check_examples
+from infomcr_tf.characterization.fisher import (
+    exact_fisher,
+    exact_gamma,
+    exact_hessian,
+    fisher_hessian_difference,
+)
 from infomcr_tf.characterization.gram import (
     GradientEngine,
     GramMatrix,
@@ -21,6 +28,7 @@ from infomcr_tf.characterization.settings import METRICS, PROTOCOLS
 __all__ = [
     "METRICS",
     "PROTOCOLS",
+    "CharacterizeCallback",
     "FisherInformationApproximation",
     "GeneralizationBound",
     "GradientEngine",
@@ -28,6 +36,10 @@ __all__ = [
     "MinimumReport",
     "characterize",
     "check_examples",
+    "exact_fisher",
+    "exact_gamma",
+    "exact_hessian",
+    "fisher_hessian_difference",
     "fisher_information_approximation",
     "gamma_from_gamma_hat",
     "generalization_bound",

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,17 +11,12 @@ from tqdm import tqdm
 
 from infomcr_tf.characterization.checkpoint import Checkpoint, fingerprint
 from infomcr_tf.characterization.devices import resolve_devices, spread
-from infomcr_tf.characterization.examples import check_examples, num_examples, take
-from infomcr_tf.characterization.frobenius import sampled_frobenius_norm
-from infomcr_tf.characterization.gram import GradientEngine
-from infomcr_tf.characterization.metrics import TRIAL_METRICS, TrialSpectrum
+from infomcr_tf.characterization.examples import check_examples
 from infomcr_tf.characterization.report import MinimumReport, to_arrays
-from infomcr_tf.characterization.robustness import InputJacobian
-from infomcr_tf.characterization.sampling import sample_indices
-from infomcr_tf.characterization.settings import Settings, resolve_settings
-
-# Examples between two steps of the progress bar (and two possible stops) of the robustness.
-_ROBUSTNESS_BLOCK = 100
+from infomcr_tf.characterization.robustness import RobustnessBlocks, pool_blocks
+from infomcr_tf.characterization.settings import resolve_settings
+from infomcr_tf.characterization.trials import Trials, num_parameters
+from infomcr_tf.regularizer import FisherRegularizedModel
 
 
 def characterize(
@@ -53,7 +48,8 @@ def characterize(
     changed, whatever happens.
 
     Args:
-        model: a built Keras model with one output [n, K], logits or a softmax of logits.
+        model: a built Keras model with one output [n, K], logits or a softmax of logits; of a
+            `FisherRegularizedModel` the wrapped model is measured.
         x: the un-augmented training set S, one array [N, ...], or a list, tuple or dict of arrays.
         y: integer labels [N], or one-hot or soft labels [N, K] (the largest counts, Eq. 4).
         num_trials: T.
@@ -87,9 +83,10 @@ def characterize(
         ValueError: where an argument or the data do not fit; before any work starts.
         OSError: where `checkpoint` cannot be written.
     """
-    x, labels = check_examples(model, x, y)
-    settings = resolve_settings(
-        len(labels),
+    measurement = Measurement(
+        model,
+        x,
+        y,
         metrics=metrics,
         protocol=protocol,
         num_trials=num_trials,
@@ -101,169 +98,125 @@ def characterize(
         method=method,
         seed=seed,
         num_robustness_examples=num_robustness_examples,
+        devices=devices,
+        max_memory_bytes=max_memory_bytes,
     )
-    devices = resolve_devices(devices)
-    # Refuses what it cannot work with, before a checkpoint is touched.
-    GradientEngine(model, **settings.engine_arguments, max_memory_bytes=max_memory_bytes)
-    identity = None if checkpoint is None else fingerprint(model, x, labels, settings)
-    state = Checkpoint(checkpoint, identity)
-
-    def run(part: str, items: Iterable[int], make_worker: Callable, description: str) -> None:
-        todo = [item for item in items if item not in getattr(state, part)]
-        if not todo:
-            return
-        finished = spread(todo, make_worker, devices)
-        bar = tqdm(finished, desc=description, total=len(todo), disable=not progress)
-        for item, result in bar:
-            state.record(part, item, result)
-
-    try:
-        if settings.trial_metrics:
-
-            def trials_on(device: str | None) -> "_Trials":
-                return _Trials(model, x, labels, settings, device, max_memory_bytes)
-
-            run("trials", range(settings.num_trials), trials_on, "trials")
-        if "robustness" in settings.metrics:
-
-            def blocks_on(device: str | None) -> "_RobustnessBlocks":
-                return _RobustnessBlocks(model, x, labels, settings, device, max_memory_bytes)
-
-            blocks = range(-(-_num_robustness(settings, labels) // _ROBUSTNESS_BLOCK))
-            run("robustness", blocks, blocks_on, "robustness")
-    finally:
-        state.write()
-    return _report(model, x, settings, state)
+    return measurement.run(checkpoint=checkpoint, progress=progress)
 
 
-class _Trials:
-    """Measures one trial after another on one device."""
+class Measurement:
+    """What `characterize` does, for a model that is measured more than once.
+
+    The graphs that compute gradients are traced in the first run and serve later ones, with the
+    weights that the model then has.
+
+    Args:
+        model: see `characterize`.
+        x: see `characterize`.
+        y: see `characterize`.
+        metrics: see `characterize`.
+        protocol: see `characterize`.
+        devices: see `characterize`.
+        max_memory_bytes: see `characterize`.
+        **settings: the other arguments of `characterize` that change its numbers.
+
+    Raises:
+        TypeError: where `model` is not a Keras model.
+        ValueError: where an argument or the data do not fit.
+    """
 
     def __init__(
         self,
         model: keras.Model,
         x: Any,
-        labels: np.ndarray,
-        settings: Settings,
-        device: str | None,
-        max_memory_bytes: int,
+        y: Any,
+        *,
+        metrics: str | Sequence[str] = "all",
+        protocol: str | None = None,
+        devices: Sequence[str] | None = None,
+        max_memory_bytes: int = 2 * 1024**3,
+        **settings: Any,
     ) -> None:
-        self._x, self._labels, self._settings = x, labels, settings
-        self._num_parameters = _num_parameters(model)
-        self._engine = GradientEngine(
-            model, **settings.engine_arguments, device=device, max_memory_bytes=max_memory_bytes
+        self.model = model.model if isinstance(model, FisherRegularizedModel) else model
+        self._x, self._labels = check_examples(self.model, x, y)
+        self._settings = resolve_settings(
+            len(self._labels), metrics=metrics, protocol=protocol, **settings
         )
+        self._devices = resolve_devices(devices)
+        self._max_memory_bytes = max_memory_bytes
+        self._workers: dict[tuple, Any] = {}
+        # Refuses here what these cannot work with, before anything is traced or written.
+        if self._settings.trial_metrics:
+            self._worker(Trials, self._devices[0])
+        if "robustness" in self._settings.metrics:
+            self._worker(RobustnessBlocks, self._devices[0]).check()
 
-    def __call__(self, trial: int) -> dict[str, float]:
+    def run(
+        self, *, checkpoint: str | os.PathLike | None = None, progress: bool = True
+    ) -> MinimumReport:
+        """Measures the model as it is now; see `characterize`."""
         settings = self._settings
-        indices = sample_indices(
-            len(self._labels),
-            settings.num_samples,
-            trial,
-            seed=settings.seed,
-            in_stored_order=settings.protocol == "authors",
-        )
-        x, labels = take(self._x, indices), self._labels[indices]
-        gram = self._engine.gram(x, labels)
-        if not len(gram.kept):
-            raise ValueError(
-                "`equalize_loss` needs correctly classified examples: only they have a temperature "
-                f"that gives the loss. Received: a sample of {len(labels)} without any."
-            )
-        spectrum = TrialSpectrum(gram)
-        result = {
-            "train_loss": float(np.mean(gram.losses)),
-            "train_accuracy": float(np.mean(gram.correct)),
-            "num_kept": len(gram.kept),
-        }
-        for name in settings.trial_metrics:
-            if name in TRIAL_METRICS:
-                result.update(TRIAL_METRICS[name](spectrum))
-        if "frobenius_norm_sampled" in settings.trial_metrics:
-            result["frobenius_norm_sampled"] = sampled_frobenius_norm(
-                self._engine,
-                x,
-                labels,
-                num_parameters=self._num_parameters,
-                generator=np.random.default_rng([settings.seed, trial, 1]),
-            )
-        return result
+        identity = None
+        if checkpoint is not None:
+            identity = fingerprint(self.model, self._x, self._labels, settings)
+        state = Checkpoint(checkpoint, identity)
+        try:
+            if settings.trial_metrics:
+                self._run(Trials, state.trials, range(settings.num_trials), state, progress)
+            if "robustness" in settings.metrics:
+                blocks = RobustnessBlocks.indices(settings, len(self._labels))
+                self._run(RobustnessBlocks, state.robustness, blocks, state, progress)
+        finally:
+            state.write()
+        report = self._report(state)
+        _warn_of_singular_or_excluded(report)
+        return report
 
-
-class _RobustnessBlocks:
-    """Measures one block of examples after another on one device."""
-
-    def __init__(
-        self,
-        model: keras.Model,
-        x: Any,
-        labels: np.ndarray,
-        settings: Settings,
-        device: str | None,
-        max_memory_bytes: int,
+    def _run(
+        self, kind: type, results: dict, items: range, state: Checkpoint, progress: bool
     ) -> None:
-        self._x, self._labels = x, labels
-        self._indices = np.arange(len(labels))
-        if settings.num_robustness_examples is not None:
-            generator = np.random.default_rng([settings.seed, 0, 2])
-            chosen = generator.choice(len(labels), _num_robustness(settings, labels), replace=False)
-            self._indices = np.sort(chosen)
-        self._jacobian = InputJacobian(
-            model,
-            normalize_logits=settings.normalize_logits,
-            equalize_loss=settings.equalize_loss,
-            device=device,
-            max_memory_bytes=max_memory_bytes,
+        """Fills in the results that are missing."""
+        todo = [item for item in items if item not in results]
+        finished = spread(todo, lambda device: self._worker(kind, device), self._devices)
+        with tqdm(
+            total=len(items), initial=len(items) - len(todo), desc=kind.TITLE, disable=not progress
+        ) as bar:
+            for item, result in finished:
+                results[item] = result
+                state.write_if_due()
+                bar.update()
+
+    def _worker(self, kind: type, device: str | None) -> Any:
+        if (kind, device) not in self._workers:
+            self._workers[kind, device] = kind(
+                self.model,
+                self._x,
+                self._labels,
+                self._settings,
+                device=device,
+                max_memory_bytes=self._max_memory_bytes,
+            )
+        return self._workers[kind, device]
+
+    def _report(self, state: Checkpoint) -> MinimumReport:
+        settings = self._settings
+        trials = {}
+        if settings.trial_metrics:
+            results = [state.trials[trial] for trial in range(settings.num_trials)]
+            trials = to_arrays({name: [r[name] for r in results] for name in results[0]})
+        robustness, robustness_std = None, None
+        if "robustness" in settings.metrics:
+            blocks = [state.robustness[block] for block in sorted(state.robustness)]
+            robustness, robustness_std = pool_blocks(blocks)
+        return MinimumReport(
+            num_parameters=num_parameters(self.model),
+            num_examples=len(self._labels),
+            num_samples=settings.num_samples,
+            trials=trials,
+            robustness=robustness,
+            robustness_std=robustness_std,
+            settings=settings.to_dict(),
         )
-
-    def __call__(self, block: int) -> list[float]:
-        """Returns the number of values of the block, their mean, and their summed squares."""
-        start = block * _ROBUSTNESS_BLOCK
-        indices = self._indices[start : start + _ROBUSTNESS_BLOCK]
-        values = self._jacobian.squared_norms(take(self._x, indices), self._labels[indices])
-        if not len(values):
-            return [0, 0.0, 0.0]
-        mean = float(np.mean(values))
-        return [len(values), mean, float(np.sum((values - mean) ** 2))]
-
-
-def _num_robustness(settings: Settings, labels: np.ndarray) -> int:
-    return settings.num_robustness_examples or len(labels)
-
-
-def _num_parameters(model: keras.Model) -> int:
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-
-
-def _report(model: keras.Model, x: Any, settings: Settings, state: Checkpoint) -> MinimumReport:
-    trials = {}
-    if settings.trial_metrics:
-        results = [state.trials[trial] for trial in range(settings.num_trials)]
-        trials = to_arrays({name: [r[name] for r in results] for name in results[0]})
-    robustness, robustness_std = None, None
-    if "robustness" in settings.metrics:
-        blocks = np.array([state.robustness[block] for block in sorted(state.robustness)])
-        robustness, robustness_std = _pool(*blocks.T)
-    report = MinimumReport(
-        num_parameters=_num_parameters(model),
-        num_examples=num_examples(x),
-        num_samples=settings.num_samples,
-        trials=trials,
-        robustness=robustness,
-        robustness_std=robustness_std,
-        settings=settings.to_dict(),
-    )
-    _warn_of_singular_or_excluded(report)
-    return report
-
-
-def _pool(counts: np.ndarray, means: np.ndarray, squares: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of all values from those of blocks, without cancellation."""
-    if not counts.sum():
-        raise ValueError("`equalize_loss`: no example has a temperature that gives the loss.")
-    mean = float(np.sum(counts * means) / np.sum(counts))
-    variance = (np.sum(squares) + np.sum(counts * (means - mean) ** 2)) / np.sum(counts)
-    return mean, float(np.sqrt(variance))
 
 
 def _warn_of_singular_or_excluded(report: MinimumReport) -> None:

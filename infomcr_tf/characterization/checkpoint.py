@@ -44,9 +44,8 @@ class Checkpoint:
                 self._read()
             self.write()
 
-    def record(self, part: str, index: int, result: Any) -> None:
-        """Keeps a result; writes the file if it has not been written for some seconds."""
-        getattr(self, part)[index] = result
+    def write_if_due(self) -> None:
+        """Writes the file if it has not been written for some seconds."""
         if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
             self.write()
 

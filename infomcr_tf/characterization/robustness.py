@@ -19,9 +19,84 @@ import tensorflow as tf
 from infomcr_tf.characterization.examples import take
 from infomcr_tf.characterization.head import Head
 from infomcr_tf.characterization.network import Network, check_logits
+from infomcr_tf.characterization.settings import Settings
 
-# Examples in one pass; more do not make it faster.
-_MAX_PASS = 100
+# Examples in one pass (more do not make it faster), and between two steps of the progress bar.
+BLOCK = 100
+
+
+class RobustnessBlocks:
+    """Measures one block of examples after another on one device.
+
+    Args:
+        model: a built Keras model.
+        x: the checked examples S.
+        labels: int64 [N].
+        settings: which examples, and how logits are transformed.
+        device: a TensorFlow device name, or None.
+        max_memory_bytes: see `InputJacobian`.
+    """
+
+    TITLE = "robustness"
+
+    def __init__(
+        self,
+        model: keras.Model,
+        x: Any,
+        labels: np.ndarray,
+        settings: Settings,
+        *,
+        device: str | None,
+        max_memory_bytes: int,
+    ) -> None:
+        self._x, self._labels = x, labels
+        self._indices = np.arange(len(labels))
+        if settings.num_robustness_examples is not None:
+            generator = np.random.default_rng([settings.seed, 0, 2])
+            size = settings.num_robustness_examples
+            self._indices = np.sort(generator.choice(len(labels), size, replace=False))
+        self._jacobian = InputJacobian(
+            model,
+            normalize_logits=settings.normalize_logits,
+            equalize_loss=settings.equalize_loss,
+            device=device,
+            max_memory_bytes=max_memory_bytes,
+        )
+
+    @staticmethod
+    def indices(settings: Settings, num_examples: int) -> range:
+        """The blocks that cover the examples."""
+        return range(-(-(settings.num_robustness_examples or num_examples) // BLOCK))
+
+    def check(self) -> None:
+        """Checks that the metric exists for this model, see `InputJacobian.check`."""
+        self._jacobian.check(self._x)
+
+    def __call__(self, block: int) -> list[float]:
+        """Returns the number of values of a block, their mean and summed squared deviations."""
+        indices = self._indices[block * BLOCK : (block + 1) * BLOCK]
+        values = self._jacobian.squared_norms(take(self._x, indices), self._labels[indices])
+        if not len(values):
+            return [0, 0.0, 0.0]
+        mean = float(np.mean(values))
+        return [len(values), mean, float(np.sum((values - mean) ** 2))]
+
+
+def pool_blocks(blocks: list[list[float]]) -> tuple[float, float]:
+    """Mean and standard deviation of all values from those of the blocks, without cancellation.
+
+    Raises:
+        ValueError: where `equalize_loss` has left no example.
+    """
+    counts, means, squares = np.array(blocks, np.float64).T
+    if not counts.sum():
+        raise ValueError(
+            "`equalize_loss` needs correctly classified examples: only they have a temperature "
+            "that gives the loss. Received: a training set without any."
+        )
+    mean = float(np.sum(counts * means) / np.sum(counts))
+    variance = (np.sum(squares) + np.sum(counts * (means - mean) ** 2)) / np.sum(counts)
+    return mean, float(np.sqrt(variance))
 
 
 class InputJacobian:
@@ -100,7 +175,7 @@ class InputJacobian:
         inputs = sum(math.prod(leaf.shape[1:]) for leaf in keras.tree.flatten(x))
         # A row is held in float32 and, for the products, twice in float64.
         need = self._num_classes * inputs * (4 + 8 + 8)
-        return min(max(self._max_memory // need, 1), _MAX_PASS, len(labels))
+        return min(max(self._max_memory // need, 1), BLOCK, len(labels))
 
     def _row_products(self, x: Any, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Products [n, K, K] of the rows without their scales, ln of the scales [n, K], kept [n].

@@ -55,7 +55,7 @@ def resolve_settings(
     Raises:
         ValueError: naming the argument, what is expected and what was received.
     """
-    metrics = _resolve_metrics(metrics)
+    metrics = resolve_metrics(metrics)
     if protocol is not None:
         _require_choice("protocol", protocol, PROTOCOLS)
         defaults = Settings()
@@ -97,7 +97,12 @@ def _require_enough_examples(settings: Settings, num_examples: int) -> None:
         )
 
 
-def _resolve_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
+def resolve_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
+    """Returns the metrics that are meant, in the order of `METRICS`.
+
+    Raises:
+        ValueError: where a name is unknown (the nearest is suggested), or there is none.
+    """
     if isinstance(metrics, str):
         metrics = METRICS if metrics == "all" else (metrics,)
     for name in metrics:

@@ -1,0 +1,95 @@
+"""`CharacterizeCallback`: the metrics while a model is being trained."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from infomcr_tf.characterization.characterize import Measurement
+from infomcr_tf.characterization.report import MinimumReport
+from infomcr_tf.characterization.settings import resolve_metrics
+
+
+class CharacterizeCallback(keras.callbacks.Callback):
+    """Measures the model at the end of every k-th epoch of `fit`.
+
+    The values appear in `logs` under `prefix` and the metric's name, so that `History` holds them,
+    and callbacks that come later in the list (`CSVLogger`, `TensorBoard`) write them. In epochs
+    without a measurement they are nan: every list in `History` keeps one entry an epoch. The
+    training is not changed: neither weights, nor moving averages, nor random numbers.
+
+    Args:
+        x: the un-augmented training set, or a part of it; see `characterize`.
+        y: its labels.
+        every: measure after epochs `every`, `2 * every`, ... (counted from 1).
+        metrics: the metrics to measure; see `characterize`. "all" includes the robustness over all
+            of `x`, which can take longer than the epoch.
+        num_trials: T; by default fewer than in `characterize`, as this runs often.
+        num_samples: N'.
+        prefix: put before each name in `logs`.
+        log_dir: where to write TensorBoard scalars, only of measured epochs. None writes none.
+        **settings: further arguments of `characterize`, e.g. `equalize_loss`.
+
+    Attributes:
+        reports: epoch (from 0) -> `MinimumReport`, with the values of the single trials.
+
+    Raises:
+        ValueError: where `every` is below 1, or an argument of `characterize` is wrong.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        every: int = 1,
+        metrics: str | Sequence[str] = ("gamma_hat", "spectral_radius", "frobenius_norm", "trace"),
+        num_trials: int = 10,
+        num_samples: int = 100,
+        prefix: str = "",
+        log_dir: str | os.PathLike | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        if isinstance(every, bool) or int(every) != every or every < 1:
+            raise ValueError(f"`every` must be a positive integer. Received: every={every!r}")
+        self.reports: dict[int, MinimumReport] = {}
+        self._x, self._y, self._every, self._prefix = x, y, every, prefix
+        metrics = resolve_metrics(metrics)
+        self._settings = {
+            "metrics": metrics,
+            "num_trials": num_trials,
+            "num_samples": num_samples,
+            **settings,
+        }
+        self._names = [*metrics, *(["gamma_hat_std"] if "gamma_hat" in metrics else [])]
+        self._log_dir = log_dir
+        self._writer = None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:  # noqa: ARG002
+        """Checks the data against the model, before the first epoch."""
+        self._measurement = Measurement(self.model, self._x, self._y, **self._settings)
+        if self._log_dir is not None:
+            self._writer = tf.summary.create_file_writer(os.fspath(self._log_dir))
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Measures, if it is an epoch's turn, and writes to `logs`."""
+        logs = {} if logs is None else logs
+        if (epoch + 1) % self._every:
+            logs.update({self._prefix + name: float("nan") for name in self._names})
+            return
+        report = self.reports[epoch] = self._measurement.run(progress=False)
+        values = {name: getattr(report, name) for name in self._names}
+        logs.update({self._prefix + name: value for name, value in values.items()})
+        if self._writer is not None:
+            with self._writer.as_default():
+                for name, value in values.items():
+                    tf.summary.scalar(self._prefix + name, value, step=epoch)
+            self._writer.flush()
+
+    def on_train_end(self, logs: dict | None = None) -> None:  # noqa: ARG002
+        """Closes the TensorBoard writer."""
+        if self._writer is not None:
+            self._writer.close()

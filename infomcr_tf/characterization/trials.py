@@ -1,0 +1,85 @@
+"""One trial: the sample S^t, its Gram matrix, and all metrics that follow from it."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from infomcr_tf.characterization.examples import take
+from infomcr_tf.characterization.frobenius import sampled_frobenius_norm
+from infomcr_tf.characterization.gram import GradientEngine
+from infomcr_tf.characterization.metrics import TRIAL_METRICS, TrialSpectrum
+from infomcr_tf.characterization.sampling import sample_indices
+from infomcr_tf.characterization.settings import Settings
+
+
+class Trials:
+    """Measures one trial after another on one device.
+
+    Args:
+        model: a built Keras model.
+        x: the checked examples S.
+        labels: int64 [N].
+        settings: which samples, which metrics.
+        device: a TensorFlow device name, or None.
+        max_memory_bytes: see `GradientEngine`.
+    """
+
+    TITLE = "trials"
+
+    def __init__(
+        self,
+        model: keras.Model,
+        x: Any,
+        labels: np.ndarray,
+        settings: Settings,
+        *,
+        device: str | None,
+        max_memory_bytes: int,
+    ) -> None:
+        self._x, self._labels, self._settings = x, labels, settings
+        self._num_parameters = num_parameters(model)
+        self._engine = GradientEngine(
+            model, **settings.engine_arguments, device=device, max_memory_bytes=max_memory_bytes
+        )
+
+    def __call__(self, trial: int) -> dict[str, float]:
+        """Returns the numbers of trial t, by name."""
+        settings = self._settings
+        indices = sample_indices(
+            len(self._labels),
+            settings.num_samples,
+            trial,
+            seed=settings.seed,
+            in_stored_order=settings.protocol == "authors",
+        )
+        x, labels = take(self._x, indices), self._labels[indices]
+        gram = self._engine.gram(x, labels)
+        if not len(gram.kept):
+            raise ValueError(
+                "`equalize_loss` needs correctly classified examples: only they have a temperature "
+                f"that gives the loss. Received: a sample of {len(labels)} without any."
+            )
+        spectrum = TrialSpectrum(gram)
+        result = {
+            "train_loss": float(np.mean(gram.losses)),
+            "train_accuracy": float(np.mean(gram.correct)),
+            "num_kept": len(gram.kept),
+        }
+        for name in settings.trial_metrics:
+            if name in TRIAL_METRICS:
+                result.update(TRIAL_METRICS[name](spectrum))
+        if "frobenius_norm_sampled" in settings.trial_metrics:
+            result["frobenius_norm_sampled"] = sampled_frobenius_norm(
+                self._engine,
+                x,
+                labels,
+                num_parameters=self._num_parameters,
+                generator=np.random.default_rng([settings.seed, trial, 1]),
+            )
+        return result
+
+
+def num_parameters(model: keras.Model) -> int:
+    """W, the number of trainable parameters."""
+    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
