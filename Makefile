@@ -1,0 +1,46 @@
+# Everything starts from a machine with Python 3.10-3.13 and make; `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+RUNS ?= runs/demo
+BIN = $(VENV)/bin
+PY = $(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# The stamp is newer than setup.py once everything in it is installed: later calls need no network.
+$(VENV)/.installed: setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else "Python 3.10 to 3.13 is needed, this is %d.%d; name another: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## Create .venv and install the package with its test dependencies
+
+DEMO_FLAGS = --dataset digits --model cnn --train-size 300 --epochs 60 --batch-size 60 --seed 0
+
+demo: $(VENV)/.installed ## Train with and without the regulariser on real digits, then compare (minutes)
+	$(PY) train_cifar.py $(DEMO_FLAGS) --regularize never --run-dir $(RUNS)/plain
+	$(PY) train_cifar.py $(DEMO_FLAGS) --regularize after-first-drop --run-dir $(RUNS)/regularized
+	$(PY) characterize.py $(RUNS)/plain $(RUNS)/regularized --num-trials 20 --num-samples 50 --out $(RUNS)/comparison
+	@echo "picture: $(RUNS)/comparison/comparison.png"
+
+test: $(VENV)/.installed ## Run the default test suite
+	$(PY) -m pytest -q -m "not slow"
+
+test-slow: $(VENV)/.installed ## Run the tests that take longer
+	$(PY) -m pytest -q -m slow
+
+lint: $(VENV)/.installed ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment and the demo's runs
+	rm -rf $(VENV) runs/demo

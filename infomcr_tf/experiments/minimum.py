@@ -1,0 +1,137 @@
+"""A trained minimum with the examples to measure it on."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from infomcr_tf.data import DATASETS, NORMALIZATIONS, Normalization
+from infomcr_tf.training import RunData, RunFolder, TrainConfig, evaluate, load_model
+from infomcr_tf.training.options import Options, option
+
+_DATA = "data of a .keras file (a run folder knows its own)"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataOptions(Options):
+    """What a model file does not say: the data it was trained on.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    data_dir: str | None = option(
+        None,
+        "Folder of the data sets that tensorflow-datasets has prepared (also for run folders "
+        "whose data has moved).",
+        group=_DATA,
+        type=str,
+    )
+    dataset: str | None = option(None, "Data set.", group=_DATA, type=str, choices=DATASETS)
+    train_size: int | None = option(
+        None, "Random training subset (default: all).", group=_DATA, type=int, minimum=1
+    )
+    validation_size: int = option(
+        0, "Images that were held out of training.", group=_DATA, type=int, minimum=0
+    )
+    data_seed: int = option(0, "Seed of the subset.", group=_DATA, type=int, minimum=0)
+    normalization: str = option(
+        "computed", "Normalisation of the images.", group=_DATA, type=str, choices=NORMALIZATIONS
+    )  # fmt: skip
+
+    def train_config(self) -> TrainConfig:
+        """The configuration of a run on this data.
+
+        Raises:
+            ValueError: if no data set is named.
+        """
+        if self.dataset is None:
+            raise ValueError(
+                "A .keras file needs `--dataset`, on which it was trained. Received: none"
+            )
+        return TrainConfig(
+            dataset=self.dataset,
+            data_dir=self.data_dir,
+            train_size=self.train_size,
+            validation_size=self.validation_size,
+            seed=self.data_seed,
+            normalization=self.normalization,
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Minimum:
+    """A trained model, its own un-augmented training subset, and its errors.
+
+    Attributes:
+        name: what tables and figures call it.
+        model: the plain model, ending in logits.
+        images: uint8 [N, H, W, C], without confusion set and augmentation.
+        y: integers [N].
+        normalization: of the images.
+        result: `train`, `test` and perhaps `validation`, each with `loss` and `error`.
+    """
+
+    name: str
+    model: keras.Model
+    images: np.ndarray
+    y: np.ndarray
+    normalization: Normalization
+    result: dict[str, Any]
+
+    @property
+    def x(self) -> np.ndarray:
+        """Normalised float32 images; made anew, so that several minima fit into memory."""
+        return np.asarray(self.normalization.apply(self.images))
+
+    @classmethod
+    def open(cls, path: str | Path, data_options: DataOptions) -> "Minimum":
+        """Opens a complete run folder or a `.keras` file.
+
+        Args:
+            path: the folder or file.
+            data_options: for a folder only `data_dir` counts: where its data set lies, if no longer
+                where it was.
+
+        Raises:
+            FileNotFoundError: if there is no such folder or file, or the run is not complete.
+            ValueError: if a file is damaged or cannot be loaded safely, its data set cannot be had,
+                or the two do not fit.
+        """
+        if Path(path).suffix == ".keras":
+            model, config, result = load_model(path), data_options.train_config(), None
+        else:
+            folder = RunFolder.load(path)
+            result, model = folder.read_result(), folder.load_model()
+            data_dir = data_options.data_dir or folder.config.data_dir
+            config = dataclasses.replace(folder.config, data_dir=data_dir)
+        run_data = RunData.load(config)
+        splits, normalization = run_data.splits, run_data.normalization
+        train = splits.train
+        _check_fit(path, model, train.images.shape[1:], splits.num_classes)
+        result = result or {
+            "train": evaluate(model, train, normalization),
+            "test": evaluate(model, splits.test, normalization),
+        }
+        return cls(str(path), model, train.images, train.labels, normalization, result)
+
+
+def _check_fit(
+    path: str | Path, model: keras.Model, image_shape: tuple[int, ...], num_classes: int
+) -> None:
+    wanted, classes = model.input_shape, model.output_shape
+    fits = (
+        isinstance(wanted, tuple)
+        and isinstance(classes, tuple)
+        and len(wanted) == len(image_shape) + 1
+        and all(size in (None, own) for size, own in zip(wanted[1:], image_shape, strict=True))
+        and classes[-1] == num_classes
+    )
+    if not fits:
+        raise ValueError(
+            f"The model {path} maps inputs of shape {wanted} to outputs of shape {classes}. "
+            f"Received: images of shape {image_shape} with {num_classes} classes. Name the data "
+            "set it was trained on with --dataset."
+        )

@@ -1,0 +1,8 @@
+"""The paper's regulariser (section 6): the penalty, the model that trains with it, its schedules."""
+
+from infomcr_tf.regularizer.beta_schedule import SCHEDULES, BetaSchedule
+from infomcr_tf.regularizer.data_term import DATA_TERMS
+from infomcr_tf.regularizer.fisher_regularized_model import FisherRegularizedModel
+from infomcr_tf.regularizer.penalty import fisher_penalty
+
+__all__ = ["DATA_TERMS", "SCHEDULES", "BetaSchedule", "FisherRegularizedModel", "fisher_penalty"]

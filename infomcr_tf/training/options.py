@@ -1,0 +1,175 @@
+"""One description per option: a dataclass field that is checked, stored and offered as a flag."""
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+Config = TypeVar("Config", bound="Options")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    type: type,
+    choices: Sequence[str] | None = None,
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A dataclass field that is a command-line option.
+
+    Args:
+        default: the default; an option whose default is None may be None.
+        help: one sentence for `--help`.
+        group: heading in `--help`.
+        type: `int`, `float`, `str` or `bool`.
+        choices: the allowed strings.
+        minimum: smallest allowed number.
+        above: the number must be larger than this.
+        below: the number must be smaller than this.
+    """
+    metadata = {
+        "help": help, "group": group, "type": type, "choices": choices,
+        "minimum": minimum, "above": above, "below": below,
+    }  # fmt: skip
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base of the configurations: checks every field against its description.
+
+    Raises:
+        ValueError: if a value has the wrong type, is out of range or not among the choices.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
+            object.__setattr__(self, field.name, _checked(field, value))
+
+    @classmethod
+    def from_dict(cls: type[Config], values: Any) -> Config:
+        """The configuration that `dataclasses.asdict` wrote.
+
+        Raises:
+            ValueError: if `values` is not a mapping, has unknown names or unsuitable values.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"A configuration should be a mapping. Received: {values!r}")
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in names:
+                raise ValueError(f"Unknown option {name!r}.{did_you_mean(str(name), names)}")
+        return cls(**values)
+
+    @classmethod
+    def from_flags(cls: type[Config], values: Mapping[str, Any]) -> Config:
+        """The configuration from the parsed flags, which may hold those of others too."""
+        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """A sentence that suggests the nearest of `names`, with a space before it, or nothing."""
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def flag(name: str) -> str:
+    """The flag of a field: `train_size` -> `--train-size`."""
+    return "--" + name.replace("_", "-")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line and exit status 2."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
+            allow_abbrev=False,
+            **arguments,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Prints one line and exits with status 2."""
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
+        """Like argparse's, but names the nearest flag where one is unknown."""
+        namespace, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [text for action in self._actions for text in action.option_strings]
+            hint = did_you_mean(unknown[0].split("=")[0], flags)
+            self.error(f"unknown argument {unknown[0]!r}.{hint} See --help.")
+        return namespace
+
+    @contextlib.contextmanager
+    def one_line_errors(self) -> Iterator[None]:
+        """Turns a user's mistake (`ValueError`, `TypeError`, `OSError`) into `error`."""
+        try:
+            yield
+        except (ValueError, TypeError, OSError) as error:
+            self.error(str(error))
+
+    def add_options(self, config_class: type[Options]) -> None:
+        """Adds one flag for each field of `config_class`, in the fields' groups."""
+        groups: dict[str, Any] = {}
+        for field in dataclasses.fields(config_class):
+            about = field.metadata
+            if about["group"] not in groups:
+                groups[about["group"]] = self.add_argument_group(about["group"])
+            text = about["help"]
+            if about["choices"]:
+                text += f" One of: {', '.join(about['choices'])}."
+            if field.default is not None:
+                text += f" (default: {field.default})"
+            arguments = {"default": field.default, "help": text.replace("%", "%%")}
+            if about["type"] is bool:
+                arguments["action"] = argparse.BooleanOptionalAction
+            else:
+                arguments["type"] = about["type"]
+                arguments["metavar"] = (
+                    "NAME" if about["choices"] else about["type"].__name__.upper()
+                )
+            groups[about["group"]].add_argument(flag(field.name), **arguments)
+
+
+def _checked(field: dataclasses.Field, value: Any) -> Any:
+    about = field.metadata
+    kind = about["type"]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    bad = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
+    if not bad and kind in (int, float):
+        bad = not (
+            math.isfinite(value)
+            and (about["minimum"] is None or value >= about["minimum"])
+            and (about["above"] is None or value > about["above"])
+            and (about["below"] is None or value < about["below"])
+        )
+    if bad:
+        raise ValueError(f"`{flag(field.name)}` should be {_expected(about)}. Received: {value!r}")
+    if about["choices"] and value not in about["choices"]:
+        raise ValueError(
+            f"`{flag(field.name)}` should be one of {', '.join(about['choices'])}. "
+            f"Received: {value!r}.{did_you_mean(value, about['choices'])}"
+        )
+    return value
+
+
+def _expected(about: Any) -> str:
+    name = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false"}
+    limits = [
+        f"{word} {about[key]:g}"
+        for key, word in (("minimum", ">="), ("above", ">"), ("below", "<"))
+        if about[key] is not None
+    ]
+    return " ".join([name[about["type"]], " and ".join(limits)]).strip()

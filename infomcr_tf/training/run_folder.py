@@ -1,0 +1,184 @@
+"""The run folder: what a training run leaves behind, written here and read everywhere.
+
+config.json    the configuration, and what it was resolved to and run with
+history.csv    one row per epoch
+logs/          TensorBoard
+model.keras    the trained plain model
+result.json    final losses and errors; its presence says that the run is complete
+checkpoint.npz the state of an unfinished run
+"""
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from infomcr_tf.storage import read_json, write_json
+from infomcr_tf.training.config import TrainConfig
+
+_CONFIG_KIND = "infomcr_tf run"
+_RESULT_KIND = "infomcr_tf result"
+_VERSION = 1
+_PACKAGES = ("infomcr-tf", "tensorflow", "keras", "numpy", "tensorflow-datasets")
+# Where data and run lie does not change what a run is.
+_LOCATIONS = ("data_dir", "run_dir")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """A run on disk.
+
+    Attributes:
+        path: the folder.
+        config: the run's resolved configuration.
+        about: what else was recorded: normalisation, steps per epoch, versions.
+    """
+
+    path: Path
+    config: TrainConfig
+    about: Mapping[str, Any]
+
+    @classmethod
+    def claim(cls, config: TrainConfig, **about: Any) -> "RunFolder":
+        """Makes the folder of a new run, or finds that of the same run.
+
+        Args:
+            config: a resolved configuration.
+            **about: JSON values to record beside it.
+
+        Raises:
+            ValueError: if the folder holds another run, or something else.
+            OSError: if it cannot be written to.
+        """
+        path = Path(config.run_dir)
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"`--run-dir` should be a folder. Received: {path}, which is a file.")
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(f"The run folder {path} cannot be written to.")
+        if (path / "config.json").exists():
+            found = cls.load(path)
+            _check_same(path, found.config, config)
+            return dataclasses.replace(found, config=config)
+        if any(path.iterdir()):
+            raise ValueError(
+                f"The folder {path} is not empty and not a run folder. Choose another --run-dir."
+            )
+        content = {"config": dataclasses.asdict(config), **about, "versions": versions()}
+        header = {"kind": _CONFIG_KIND, "version": _VERSION}
+        write_json(path / "config.json", header | content)
+        return cls(path, config, content)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "RunFolder":
+        """Opens a run folder.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if its `config.json` is damaged or of another version.
+        """
+        path = Path(path)
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{path} is not a run folder: it has no config.json. Expected a folder that "
+                "train_cifar.py has written."
+            )
+        about = read_json(path / "config.json", kind=_CONFIG_KIND, version=_VERSION)
+        try:
+            config = TrainConfig.from_dict(about.get("config"))
+        except ValueError as error:
+            raise ValueError(f"{path / 'config.json'} is damaged: {error}") from None
+        return cls(path, config, about)
+
+    @property
+    def model_path(self) -> Path:
+        """The trained plain model."""
+        return self.path / "model.keras"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The state of an unfinished run."""
+        return self.path / "checkpoint.npz"
+
+    @property
+    def history_path(self) -> Path:
+        """One row per epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def logs_path(self) -> Path:
+        """TensorBoard's folder."""
+        return self.path / "logs"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has ended."""
+        return (self.path / "result.json").exists()
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Writes `result.json`, which completes the run."""
+        header = {"kind": _RESULT_KIND, "version": _VERSION}
+        write_json(self.path / "result.json", header | dict(result))
+
+    def read_result(self) -> dict[str, Any]:
+        """Reads `result.json`.
+
+        Raises:
+            FileNotFoundError: if the run is not complete.
+            ValueError: if the file is damaged.
+        """
+        if not self.is_complete:
+            raise FileNotFoundError(
+                f"The run in {self.path} is not complete: it has no result.json. Run its training "
+                "command again to go on."
+            )
+        return read_json(self.path / "result.json", kind=_RESULT_KIND, version=_VERSION)
+
+    def load_model(self) -> keras.Model:
+        """Loads the trained plain model; see `load_model`."""
+        return load_model(self.model_path)
+
+
+def load_model(path: str | os.PathLike) -> keras.Model:
+    """Loads a `.keras` file in Keras' safe mode, without its compile settings.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a model that can be loaded safely.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file {path}.")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises many kinds on a damaged file
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is not a Keras model file that can be loaded: {reason[:300]}"
+        ) from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run's numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _check_same(path: Path, found: TrainConfig, wanted: TrainConfig) -> None:
+    for name, value in dataclasses.asdict(wanted).items():
+        other = getattr(found, name)
+        if name not in _LOCATIONS and other != value:
+            raise ValueError(
+                f"The run folder {path} holds another run: its {name} is {other!r}, not {value!r}. "
+                "Choose another --run-dir or remove the folder."
+            )
