@@ -14,12 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.characterization.examples import check_examples, num_examples, take
-from infomcr_tf.characterization.head import Head
-from infomcr_tf.characterization.jacobian import OneExampleGradients, TapeJacobian
+from infomcr_tf.characterization.blocks import Block
+from infomcr_tf.characterization.examples import check_examples, take
+from infomcr_tf.characterization.head import Head, HeadOutput
 from infomcr_tf.characterization.network import Network, check_logits
-
-METHODS = ("auto", "one_example", "jacobian")
+from infomcr_tf.characterization.plan import METHODS, Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,82 +120,76 @@ class GradientEngine:
         self._head = Head(normalize_logits, equalize_loss)
         self._network = Network(model, batch_norm)
         self._device = device
-        self._max_memory = max_memory_bytes
-        coupled = self._network.couples_examples
-        self._rows = TapeJacobian if coupled or method == "jacobian" else OneExampleGradients
-        self._chunk_size = chunk_size or 10
-        self._functions = {}
+        self._settings = {
+            "method": method,
+            "chunk_size": chunk_size,
+            "max_memory_bytes": max_memory_bytes,
+        }
+        self._plan = None
 
     def gram(self, x: Any, y: Any) -> GramMatrix:
-        """Returns the Gram matrix of the examples."""
+        """Returns the Gram matrix of the examples.
+
+        Raises:
+            ValueError: if the examples do not fit the model, see `check_examples`.
+        """
         x, y = check_examples(self._network.model, x, y)
         products = np.zeros((len(y), len(y)))
-        for _, rows, head in self._column_blocks(x, y):
-            for start in range(0, rows.shape[1], 65536):
-                part = rows[:, start : start + 65536]
-                products += part @ part.T
+        for head, blocks in self._passes(x, y):
+            for block in blocks.values():
+                products += block.gram().numpy()
         lengths = np.sqrt(np.diag(products))
         safe = np.where(lengths > 0, lengths, 1)
         with np.errstate(divide="ignore"):
             log_norms = head.log_norms + np.log(lengths)
         kept = np.flatnonzero(head.kept)
+        dtype = tf.as_dtype(self._network.model.compute_dtype).as_numpy_dtype
         return GramMatrix(
             cosines=(products / np.outer(safe, safe))[np.ix_(kept, kept)],
             log_norms=log_norms[kept],
             losses=head.losses,
             correct=head.correct,
             kept=kept,
-            epsilon=float(np.finfo(rows.dtype).eps) / 2,
+            epsilon=float(np.finfo(dtype).eps) / 2,
         )
 
     def row_blocks(self, x: Any, y: Any) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """Yields J in blocks of columns: `(columns, block [n, c], log_scales [n])`.
 
-        The columns are those of the flattened and joined `model.trainable_variables`. J[j, columns]
-        is block[j] times e^log_scales[j], which may be too small for a float.
+        The columns are those of the flattened and joined `model.trainable_variables`; the blocks
+        come in any order. J[j, columns] is block[j] times e^log_scales[j], which may be too small
+        for a float.
         """
         x, y = check_examples(self._network.model, x, y)
-        for columns, rows, head in self._column_blocks(x, y):
-            yield columns, rows[head.kept], head.log_norms[head.kept]
+        offsets = np.concatenate([[0], np.cumsum(self._network.sizes)])
+        for head, blocks in self._passes(x, y):
+            for index, block in blocks.items():
+                start = offsets[index]
+                for part in block.slices():
+                    stop = start + part.shape[1]
+                    yield slice(start, stop), part.numpy()[head.kept], head.log_norms[head.kept]
+                    start = stop
 
-    def _column_blocks(self, x: Any, y: np.ndarray) -> Iterator:
-        start = 0
-        for group in self._groups(len(y)):
-            parts, heads = [], []
-            for first in range(0, len(y), self._chunk_size):
-                chunk = slice(first, first + self._chunk_size)
-                head, rows = self._run(group, take(x, chunk), y[chunk])
-                parts.append(rows.numpy())
-                heads.append([part.numpy() for part in head])
-            head = type(head)(*(np.concatenate(part) for part in zip(*heads, strict=True)))
-            rows = np.concatenate(parts)
-            stop = start + rows.shape[1]
-            yield slice(start, stop), rows, head
-            start = stop
-
-    def _groups(self, n: int) -> list[tuple[int, ...]]:
-        """Runs of variables whose rows of n examples fit into the memory bound."""
-        groups, used = [[]], 0
-        for index, size in enumerate(self._network.sizes):
-            need = 4 * n * size
-            if groups[-1] and used + need > self._max_memory:
-                groups.append([])
-                used = 0
-            groups[-1].append(index)
-            used += need
-        return [tuple(group) for group in groups]
-
-    def _run(self, group: tuple[int, ...], x: Any, y: np.ndarray) -> tuple:
-        if not self._functions:
-            with tf.device(self._device):
-                check_logits(self._network.logits(x))
-        if group not in self._functions:
-            variables = [self._network.variables[i] for i in group]
-            rows = self._rows(self._network, self._head, variables)
-            self._functions[group] = tf.function(rows, autograph=False)
+    def _passes(self, x: Any, y: np.ndarray) -> Iterator[tuple[HeadOutput, dict[int, Block]]]:
+        """Yields the head's output and the blocks of some variables, for all examples."""
         with tf.device(self._device):
             x = keras.tree.map_structure(tf.convert_to_tensor, x)
-            return self._functions[group](x, tf.convert_to_tensor(y))
+            if self._plan is None:
+                two = take(x, slice(0, 2))
+                check_logits(self._network.logits(two))
+                self._plan = Plan(self._network, self._head, x=two, **self._settings)
+            passes = self._plan.passes(x, len(y))
+        for function, chunk_size in passes:
+            with tf.device(self._device):
+                results = [
+                    function(take(x, slice(i, i + chunk_size)), tf.constant(y[i : i + chunk_size]))
+                    for i in range(0, len(y), chunk_size)
+                ]
+                head, blocks = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)
+            head = HeadOutput(*(part.numpy() for part in head))
+            if not np.isfinite(head.losses).all():
+                raise ValueError("`model` gives NaN or infinite logits on these examples.")
+            yield head, blocks
 
 
 def gram_matrix(model: keras.Model, x: Any, y: Any, **settings: Any) -> np.ndarray:
@@ -216,8 +209,6 @@ def per_example_jacobian(model: keras.Model, x: Any, y: Any, **settings: Any) ->
 
     The columns are those of the flattened and joined `model.trainable_variables`.
     """
-    blocks = [
-        block * np.exp(scales)[:, None]
-        for _, block, scales in GradientEngine(model, **settings).row_blocks(x, y)
-    ]
-    return np.concatenate(blocks, axis=1)
+    engine = GradientEngine(model, **settings)
+    blocks = sorted(engine.row_blocks(x, y), key=lambda block: block[0].start)
+    return np.concatenate([np.exp(scales)[:, None] * block for _, block, scales in blocks], axis=1)

@@ -9,9 +9,9 @@ import warnings
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from infomcr_tf.characterization.blocks import Block, Rows
 from infomcr_tf.characterization.head import Head, HeadOutput
 from infomcr_tf.characterization.network import Network
 
@@ -22,34 +22,42 @@ class OneExampleGradients:
     Args:
         network: the network.
         head: the head.
-        variables: the variables to differentiate with respect to.
+        indices: the variables, as indices of `network.variables`.
     """
 
-    def __init__(self, network: Network, head: Head, variables: list[keras.Variable]) -> None:
+    def __init__(self, network: Network, head: Head, indices: tuple[int, ...]) -> None:
         self._network = network
         self._head = head
-        self._variables = variables
+        self._indices = indices
 
-    def __call__(self, x: Any, y: tf.Tensor) -> tuple[HeadOutput, tf.Tensor]:
-        """Returns what the head says, and the rows [n, W of the variables]. Traceable."""
+    def __call__(self, x: Any, y: tf.Tensor) -> tuple[HeadOutput, dict[int, Block]]:
+        """Returns what the head says, and a block for each variable. Traceable."""
         logits = self._network.logits(x)
         head = self._head(logits, y)
 
-        def one(example: tuple) -> tf.Tensor:
+        def one(example: tuple) -> list[tf.Tensor]:
             x, cotangent = example
             x = keras.tree.map_structure(lambda leaf: leaf[None], x)
             with tf.GradientTape() as tape:
                 logits = self._network.logits(x)
             gradients = tape.gradient(
-                logits, self._values(), output_gradients=cotangent[None]
+                logits,
+                self._values(),
+                output_gradients=cotangent[None],
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
-            return _flatten(gradients, self._variables, axis=0)
+            return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
         cotangents = tf.cast(head.unit_cotangents, logits.dtype)
-        return head, tf.vectorized_map(one, (x, cotangents))
+        return head, self._blocks(tf.vectorized_map(one, (x, cotangents)))
 
     def _values(self) -> list[tf.Variable]:
-        return [v.value for v in self._variables]
+        return [self._network.variables[i].value for i in self._indices]
+
+    def _blocks(self, gradients: list[tf.Tensor]) -> dict[int, Block]:
+        sizes = [self._network.sizes[i] for i in self._indices]
+        flat = [tf.reshape(g, [-1, size]) for g, size in zip(gradients, sizes, strict=True)]
+        return {i: Rows(rows) for i, rows in zip(self._indices, flat, strict=True)}
 
 
 class TapeJacobian(OneExampleGradients):
@@ -59,32 +67,22 @@ class TapeJacobian(OneExampleGradients):
     where examples depend on each other, as with BatchNorm's batch statistics.
     """
 
-    def __call__(self, x: Any, y: tf.Tensor) -> tuple[HeadOutput, tf.Tensor]:
-        """Returns what the head says, and the rows [n, W of the variables]. Traceable."""
+    def __call__(self, x: Any, y: tf.Tensor) -> tuple[HeadOutput, dict[int, Block]]:
+        """Returns what the head says, and a block for each variable. Traceable."""
         with tf.GradientTape(persistent=True) as tape:
             logits = self._network.logits(x)
             with tape.stop_recording():
                 head = self._head(logits, y)
                 cotangents = tf.cast(head.unit_cotangents, logits.dtype)
             products = tf.reduce_sum(logits * cotangents, axis=-1)
+        zero = {"unconnected_gradients": tf.UnconnectedGradients.ZERO}
         try:
-            rows = tape.jacobian(products, self._values())
+            rows = tape.jacobian(products, self._values(), **zero)
         except ValueError as error:
             warnings.warn(
                 "TensorFlow cannot vectorise the Jacobian of this model; it is computed one "
                 f"example at a time, which is slow. ({str(error).splitlines()[0]})",
                 stacklevel=2,
             )
-            rows = tape.jacobian(products, self._values(), experimental_use_pfor=False)
-        return head, _flatten(rows, self._variables, axis=1)
-
-
-def _flatten(parts: list, variables: list[keras.Variable], axis: int) -> tf.Tensor:
-    """Joins one part for each variable; `axis` axes in front are kept."""
-    flat = []
-    for part, variable in zip(parts, variables, strict=True):
-        size = int(np.prod(variable.shape))
-        if part is None:
-            raise ValueError(f"The logits do not depend on the trainable variable {variable.path}.")
-        flat.append(tf.reshape(tf.convert_to_tensor(part), [-1, size] if axis else [size]))
-    return tf.concat(flat, axis=-1)
+            rows = tape.jacobian(products, self._values(), experimental_use_pfor=False, **zero)
+        return head, self._blocks(rows)

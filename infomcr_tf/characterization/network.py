@@ -18,7 +18,7 @@ import tensorflow as tf
 BATCH_NORM_MODES = ("inference", "batch")
 
 # Two threads that trace the same model at once would see each other's overrides.
-_TRACING = threading.RLock()
+TRACING = threading.RLock()
 
 
 class Network:
@@ -55,7 +55,7 @@ class Network:
         self._overrides = _without_softmax(model)
         batch_norms = [
             layer
-            for layer in model._flatten_layers()
+            for layer in self.layers()
             if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         ]
         self.couples_examples = batch_norm == "batch" and bool(batch_norms)
@@ -67,17 +67,29 @@ class Network:
         """The number of entries of each trainable variable; their sum is W."""
         return [int(np.prod(v.shape)) for v in self.variables]
 
-    def logits(self, x: Any) -> tf.Tensor:
-        """Returns the logits [n, K], in the dtype that the network computes them in."""
-        with override(self._overrides), keras.StatelessScope():
-            return self.model(x, training=False)
+    def layers(self) -> list[keras.layers.Layer]:
+        """All layers at any depth, each once."""
+        return list(self.model._flatten_layers())
+
+    def logits(
+        self, x: Any, recorder: contextlib.AbstractContextManager | None = None
+    ) -> tf.Tensor:
+        """Returns the logits [n, K], in the dtype that the network computes them in.
+
+        Args:
+            x: inputs, one tensor or a list, tuple or dict.
+            recorder: a context to call the model in, see `Recorder`.
+        """
+        with override(self._overrides), recorder or contextlib.nullcontext():
+            with keras.StatelessScope():
+                return self.model(x, training=False)
 
 
 @contextlib.contextmanager
 def override(attributes: list[tuple[Any, str, Any]]) -> Iterator[None]:
     """Gives instances other attributes, `(object, name, value)`, within the context."""
     missing = object()
-    with _TRACING:
+    with TRACING:
         saved = [(o, name, o.__dict__.get(name, missing)) for o, name, _ in attributes]
         try:
             for o, name, value in attributes:

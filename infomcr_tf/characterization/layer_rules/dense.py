@@ -1,0 +1,36 @@
+r"""Dense: $z_s = W^T u_s + b$ at every position s, so $g_W = \sum_s u_s d_s^T$, $g_b = \sum_s d_s$."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from infomcr_tf.characterization.blocks import Block, OuterProducts, Rows
+
+Calls = list[tuple[tf.Tensor, tf.Tensor]]
+Gradients = list[tuple[keras.Variable, Block]]
+
+
+def dense(layer: keras.layers.Dense, calls: Calls) -> Gradients:
+    """The rule of `Dense`, on inputs with any number of axes."""
+    inputs = positions([x for x, _ in calls])
+    gradients = positions([d for _, d in calls])
+    blocks = [(layer.kernel, outer_products(inputs, gradients))]
+    if layer.use_bias:
+        blocks.append((layer.bias, Rows(tf.reduce_sum(gradients, axis=1))))
+    return blocks
+
+
+def positions(tensors: list[tf.Tensor]) -> tf.Tensor:
+    """Brings [n, ..., C] into [n, S, C] and joins the positions of several calls."""
+    flat = [tf.reshape(t, [-1, math.prod(t.shape[1:-1]), t.shape[-1]]) for t in tensors]
+    return flat[0] if len(flat) == 1 else tf.concat(flat, axis=1)
+
+
+def outer_products(u: tf.Tensor, v: tf.Tensor) -> Block:
+    """The sum over positions of u_s v_s^T, in the cheaper form. u [n, S, P], v [n, S, Q]."""
+    positions, p, q = u.shape[1], u.shape[2], v.shape[2]
+    if OuterProducts.cheaper(positions, p, q):
+        return OuterProducts(u, v)
+    return Rows(tf.reshape(tf.matmul(u, v, transpose_a=True), [-1, p * q]))
+
