@@ -1,4 +1,4 @@
-"""The paper's regulariser (section 6): the penalty, the model that trains with it, its schedules."""
+"""The paper's regulariser (section 6): the penalty, the model trained with it, its schedules."""
 
 from infomcr_tf.regularizer.beta_schedule import SCHEDULES, BetaSchedule
 from infomcr_tf.regularizer.data_term import DATA_TERMS

@@ -1,0 +1,130 @@
+"""When the penalty acts, and how strongly: schedules for beta."""
+
+import math
+from typing import Any
+
+import keras
+
+from infomcr_tf.regularizer.validation import check_choice, check_not_negative, check_positive
+
+STAGES = ("001", "010", "011", "100", "101", "110", "111")
+RAMPS = ("linear", "cosine")
+SCHEDULES = ("never", "always", "after-first-drop", *STAGES, *RAMPS)
+_PATTERNS = {"never": "000", "always": "111", "after-first-drop": "011"}
+# A learning rate is stored in float32: a smaller relative change than this is no drop.
+_ROUNDING = 1e-6
+
+
+class BetaSchedule(keras.callbacks.Callback):
+    """Sets `model.beta` while a `FisherRegularizedModel` is trained, and logs it.
+
+    Stages are separated by drops of the learning rate, whatever makes them
+    (`LearningRateScheduler`, `ReduceLROnPlateau`, a `LearningRateSchedule` in the optimizer). The
+    first stage lasts as long as the learning rate rises or stays, so a warm-up belongs to it;
+    every later fall below the stage's level begins the next one. Under a decay that falls at every
+    step, the first stage ends at once.
+
+    | schedule | beta |
+    |---|---|
+    | "never", "always" | 0, `beta` |
+    | "after-first-drop" | 0 in the first stage, `beta` afterwards (section 7.2.1) |
+    | three digits, e.g. "011" | one digit per stage: 1 for `beta`, 0 for 0; the last digit stays |
+    | "linear", "cosine" | from 0 in the first epoch to `beta` in the last: t, (1 - cos(pi t)) / 2 |
+
+    The learning rate is read at the beginning of every epoch and, where the optimizer holds a
+    `LearningRateSchedule`, of every batch. In `fit(callbacks=[...])` put this after callbacks that
+    set the learning rate at the beginning of an epoch (`LearningRateScheduler`) and before those
+    that read the logs (`CSVLogger`, `TensorBoard`): it adds `beta` and `learning_rate` to them.
+
+    Args:
+        schedule: One of `SCHEDULES`.
+        beta: The full value; `None` for the one that the model was constructed with.
+        initial_learning_rate: The learning rate before any drop, for training that continues
+            without `set_state`. Leave it `None` otherwise: the highest learning rate seen so far
+            is used.
+
+    Raises:
+        ValueError: For an unknown schedule, a negative `beta`, or `initial_learning_rate <= 0`.
+    """
+
+    def __init__(
+        self,
+        schedule: str = "after-first-drop",
+        beta: float | None = None,
+        initial_learning_rate: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("schedule", schedule, SCHEDULES)
+        if beta is not None:
+            check_not_negative("beta", beta)
+        if initial_learning_rate is not None:
+            check_positive("initial_learning_rate", initial_learning_rate)
+        self.schedule = schedule
+        self.beta = beta
+        self._stage = 0
+        self._level = initial_learning_rate or 0.0
+
+    def set_model(self, model: keras.Model) -> None:
+        """Takes the model, which must have a `beta`."""
+        if not hasattr(model, "initial_beta"):
+            raise TypeError(
+                f"`BetaSchedule` needs a `FisherRegularizedModel`. Received: {type(model).__name__}"
+            )
+        super().set_model(model)
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns what must be kept to go on with an interrupted training, as plain JSON values."""
+        return {"schedule": self.schedule, "stage": self._stage, "level": self._level}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from a state returned by `get_state`.
+
+        Raises:
+            ValueError: If the state belongs to another schedule.
+        """
+        if state.get("schedule") != self.schedule:
+            raise ValueError(
+                f"`state` must come from a {self.schedule!r} schedule. Received: state={state}"
+            )
+        self._stage = int(state["stage"])
+        self._level = float(state["level"])
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Reads the learning rate and sets beta."""
+        if self.schedule in RAMPS:
+            last = max(1, (self.params or {}).get("epochs", 1) - 1)
+            self._set(_ramp(self.schedule, min(1.0, epoch / last)))
+        else:
+            self._follow_learning_rate()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Follows a learning rate that changes within an epoch."""
+        schedule = getattr(self.model.optimizer, "_learning_rate", None)
+        by_step = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
+        if by_step and self.schedule not in RAMPS:
+            self._follow_learning_rate()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds beta and the learning rate to the logs."""
+        if logs is not None:
+            logs["beta"] = float(self.model.beta)
+            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+
+    def _follow_learning_rate(self) -> None:
+        learning_rate = float(self.model.optimizer.learning_rate)
+        if learning_rate < self._level * (1 - _ROUNDING):
+            self._stage += 1
+            self._level = learning_rate
+        elif self._stage == 0:
+            self._level = max(self._level, learning_rate)
+        pattern = _PATTERNS.get(self.schedule, self.schedule)
+        self._set(float(pattern[min(self._stage, 2)]))
+
+    def _set(self, factor: float) -> None:
+        full = self.model.initial_beta if self.beta is None else self.beta
+        if float(self.model.beta) != full * factor:
+            self.model.beta.assign(full * factor)
+
+
+def _ramp(schedule: str, t: float) -> float:
+    return t if schedule == "linear" else (1 - math.cos(math.pi * t)) / 2

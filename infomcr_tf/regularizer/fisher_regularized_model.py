@@ -1,0 +1,294 @@
+"""Training with Algorithm 1 through Keras' own `compile` and `fit`."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from infomcr_tf.regularizer.batches import first_leaf, too_small
+from infomcr_tf.regularizer.data_term import DATA_TERMS, resolve_data_term
+from infomcr_tf.regularizer.graph_checks import graph_errors_as_value_errors
+from infomcr_tf.regularizer.penalty import Perturbation
+from infomcr_tf.regularizer.precision import check_precision, float32_precision
+from infomcr_tf.regularizer.replicas import AverageReplicas, check_strategy
+from infomcr_tf.regularizer.step import StepFinder
+from infomcr_tf.regularizer.validation import (
+    check_choice,
+    check_count,
+    check_fraction,
+    check_not_negative,
+)
+
+
+@keras.saving.register_keras_serializable(package="infomcr_tf")
+class FisherRegularizedModel(keras.Model):
+    r"""Wraps a `keras.Model` to train it with the paper's regulariser (Algorithm 1).
+
+    Every step minimises, over one batch B cut into M sub-batches B_i (Eq. 7),
+
+        L(B, w) + beta R_alpha(w),    R_alpha(w) = 1/M sum_i [L(B_i, w) - L(B_i, w - alpha g_i)],
+
+    with g_i = grad L(B_i, w) under stop_gradient; to first order it is alpha/M sum_i ||g_i||^2.
+    L is the compiled loss (sample weights included); `model.losses` (L2, `add_loss`) is added to
+    the clean loss alone. Each sub-batch goes through BatchNorm with its own statistics; moving
+    averages and metrics see each batch once. The two evaluations of a sub-batch share their
+    Dropout masks.
+
+    ```python
+    model = FisherRegularizedModel(my_model, beta=10.0)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, y, batch_size=128, callbacks=[BetaSchedule("after-first-drop")])
+    model.model.save("plain.keras")  # the wrapped model, which needs nothing of this package
+    ```
+
+    Source: Jia and Su, "Information-Theoretic Local Minima Characterization and Regularization",
+    ICML 2020, section 6.
+
+    Args:
+        model: The model to train, with whatever inputs, outputs, layers and frozen parts. Stateful
+            randomness must come from `keras.random` seed generators, as in Keras' layers.
+        alpha: Step of the finite difference, above 0; the paper's 1e-4.
+        beta: Weight of the penalty, >= 0. The attribute `beta` is a variable:
+            `model.beta.assign(0.0)` or `BetaSchedule` switch the penalty off, and training is then
+            Keras' own, bit for bit.
+        num_sub_batches: M over all replicas, a multiple of their number. What M leaves over of a
+            batch counts in the clean loss only.
+        data_term: "batch" computes L(B, w) in a pass of its own (3 gradient evaluations a step, as
+            the authors do); "sub_batches" takes it from the sub-batches (2 evaluations; BatchNorm
+            then normalises by sub-batch, and its moving averages take the mean of the sub-batches'
+            statistics); "auto" is "sub_batches" where both are the same loss, else "batch".
+        estimator: "finite_difference" (Algorithm 1), or "hessian_vector": the gradient
+            alpha/M sum_i H_i g_i by double differentiation, another regulariser on ReLU networks.
+        direction: "descent" (the paper), or "ascent": R_alpha = 1/M sum_i [L(B_i, w + alpha g_i) -
+            L(B_i, w)], the same to first order (Karakida et al., "Understanding gradient
+            regularization in deep learning", ICML 2023, which finds it the better of the two).
+        every: Apply the penalty every k-th step only, multiplied by k (Liu et al., "Towards
+            efficient and scalable sharpness-aware minimization", CVPR 2022, space SAM's second
+            pass so).
+        fraction: Share of the sub-batches, drawn anew every step, that the penalty is computed
+            from: an unbiased estimate of R_alpha at a lower cost. At least one is used.
+        allow_tf32: Keep TensorFloat-32 on while the penalty acts. It rounds to 10 bits, which
+            drowns the finite difference; off by default.
+        **kwargs: `name`, `dtype` or `trainable`, as for any `keras.Model`.
+
+    Attributes:
+        model: The wrapped model.
+        beta: Non-trainable scalar variable.
+        initial_beta: The constructor's `beta`.
+
+    Raises:
+        TypeError: If `model` is no `keras.Model`.
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        alpha: float = 1e-4,
+        beta: float = 10.0,
+        num_sub_batches: int = 8,
+        data_term: str = "auto",
+        estimator: str = "finite_difference",
+        direction: str = "descent",
+        every: int = 1,
+        fraction: float = 1.0,
+        allow_tf32: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.perturbation = Perturbation(alpha, estimator, direction)
+        check_model(model)
+        check_not_negative("beta", beta)
+        check_count("num_sub_batches", num_sub_batches)
+        check_choice("data_term", data_term, DATA_TERMS)
+        check_count("every", every)
+        check_fraction("fraction", fraction)
+        self.model = model
+        self.num_sub_batches = num_sub_batches
+        self.data_term = data_term
+        self.every = every
+        self.fraction = fraction
+        self.allow_tf32 = allow_tf32
+        self.beta = self.add_weight(
+            name="beta",
+            dtype="float32",
+            trainable=False,
+            initializer=keras.initializers.Constant(beta),
+        )
+        self.initial_beta = beta
+        self._offsets = keras.random.SeedGenerator() if fraction < 1 else None
+        self._penalty_tracker = keras.metrics.Mean(name="fisher_penalty")
+        self._norm_tracker = keras.metrics.Mean(name="mean_sub_batch_grad_norm")
+        self.built = model.built
+
+    # ---- a Keras model ----------------------------------------------------------------------
+
+    @property
+    def output_names(self) -> list[str] | None:
+        """The wrapped model's output names, by which losses and metrics may be given."""
+        return getattr(self.model, "output_names", None)
+
+    def build(self, input_shape: Any) -> None:
+        """Builds the wrapped model."""
+        if not self.model.built:
+            self.model.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Calls the wrapped model."""
+        return self.model(inputs, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, with the wrapped model serialized."""
+        return {
+            "model": keras.saving.serialize_keras_object(self.model),
+            "alpha": self.perturbation.size,
+            "beta": self.initial_beta,
+            "num_sub_batches": self.num_sub_batches,
+            "data_term": self.data_term,
+            "estimator": self.perturbation.estimator,
+            "direction": self.perturbation.direction,
+            "every": self.every,
+            "fraction": self.fraction,
+            "allow_tf32": self.allow_tf32,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "FisherRegularizedModel":
+        """Rebuilds the wrapper and the wrapped model."""
+        model = keras.saving.deserialize_keras_object(config["model"])
+        return cls(**{**config, "model": model})
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        *,
+        jit_compile: Any = False,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training; arguments as in `keras.Model.compile`.
+
+        Args:
+            optimizer: Any Keras optimizer.
+            loss: The data loss, which the penalty is taken of. Required.
+            jit_compile: Off by default, "auto" included: XLA makes the step slower on a CPU.
+            **kwargs: Passed on to Keras.
+
+        Raises:
+            ValueError: Without a loss; if M is not divisible by the number of replicas; if a layer
+                computes in float16 or bfloat16; with `jit_compile=True` or gradient accumulation
+                under a distribution strategy.
+        """
+        if loss is None:
+            raise ValueError(
+                "`loss` must be given: the penalty is computed from it. Received: None"
+            )
+        if jit_compile == "auto":
+            jit_compile = False
+        optimizer = keras.optimizers.get(optimizer)
+        check_precision(self.model, self.perturbation.estimator)
+        if self._distribute_strategy is not None:
+            check_strategy(self._distribute_strategy, self, optimizer, loss, jit_compile)
+        super().compile(optimizer, loss, jit_compile=jit_compile, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a reloaded model as it was compiled when it was saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    # ---- the step ---------------------------------------------------------------------------
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Makes the function `fit` calls: Keras' own step while `beta` is 0, else `train_step`.
+
+        Two functions rather than the one with a `tf.cond` in it: TensorFlow's graph optimizer
+        rounds differently where a branch lies between gradients and update, and then `beta = 0`
+        would not be plain Keras to the last bit.
+        """
+        if self.train_function is not None and not force:
+            return
+        plain = self._make_function(super().train_step)
+        regularized = self._make_function(self.train_step)
+
+        def train_function(iterator: Any) -> Any:
+            if float(self.beta) == 0:
+                return plain(iterator)
+            with graph_errors_as_value_errors(), float32_precision(self.allow_tf32):
+                return regularized(iterator)
+
+        self.train_function = train_function
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains; arguments and result as in `keras.Model.fit`.
+
+        The logs hold, besides Keras' own, `fisher_penalty` (R_alpha) and `mean_sub_batch_grad_norm`
+        (the mean of ||g_i||^2), averaged over the epoch's regularised steps; 0 if there were none.
+        `loss` is the clean loss, without beta R_alpha. `BetaSchedule` adds `beta` and
+        `learning_rate`.
+
+        Raises:
+            ValueError: If `beta > 0` and arrays are given whose last batch has fewer examples than
+                M; later, if the penalty is not finite or a batch of a data set is too small.
+        """
+        shape = None if x is None else getattr(first_leaf(x), "shape", None)
+        if shape and float(self.beta) > 0:
+            self._check_last_batch(shape[0], batch_size or 32, kwargs)
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = [AverageReplicas(), *keras.tree.flatten(callbacks or [])]
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def _check_last_batch(self, examples: int, batch_size: int, options: dict[str, Any]) -> None:
+        examples = int(examples * (1 - (options.get("validation_split") or 0.0)))
+        last = examples % batch_size or batch_size
+        if last < self.num_sub_batches and not options.get("steps_per_epoch"):
+            raise ValueError(too_small(last, self.num_sub_batches))
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step of Algorithm 1; with `beta` at 0, one step of plain Keras."""
+        if not all(layer.built for layer in self._flatten_layers()):
+            self._symbolic_build(data_batch=data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        count = self.num_sub_batches // replicas
+        active = (self.beta > 0) & (self.optimizer.iterations % self.every == 0)
+        finder = StepFinder(
+            self,
+            self.model,
+            self.perturbation,
+            num_sub_batches=count,
+            num_used=max(1, round(self.fraction * count)),
+            penalty_weight=self.beta * self.every,
+            active=active,
+            offsets=self._offsets,
+        )
+        term = resolve_data_term(self.data_term, self.model, self.loss, count)
+        step = getattr(finder, term)((x, y, sample_weight))
+        self._loss_tracker.update_state(
+            step.loss * replicas, sample_weight=tf.shape(first_leaf(x))[0]
+        )
+        weight = tf.cast(active, step.penalty.dtype)
+        self._penalty_tracker.update_state(step.penalty, sample_weight=weight)
+        self._norm_tracker.update_state(step.squared_norm, sample_weight=weight)
+        self.optimizer.apply_gradients(zip(step.gradients, self.trainable_variables, strict=True))
+        return self.compute_metrics(x, y, step.y_pred, sample_weight=sample_weight)
+
+
+def check_model(model: keras.Model) -> None:
+    """Raises unless `model` is a `keras.Model` that is not itself regularised."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a `keras.Model`. Received: {type(model).__name__}")
+    if isinstance(model, FisherRegularizedModel):
+        raise ValueError("`model` is already a `FisherRegularizedModel`; wrap its `.model` instead")

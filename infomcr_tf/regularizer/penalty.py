@@ -1,0 +1,291 @@
+"""The penalty R_alpha of Eq. 7 and its gradient, sub-batch by sub-batch (Algorithm 1)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from infomcr_tf.regularizer.batches import sub_batch_size, take
+from infomcr_tf.regularizer.functional_loss import (
+    Evaluation,
+    FunctionalLoss,
+    add_state,
+    dense_gradient,
+)
+from infomcr_tf.regularizer.precision import check_precision
+from infomcr_tf.regularizer.second_order import exact_moments
+from infomcr_tf.regularizer.validation import check_choice, check_count, check_positive
+
+ESTIMATORS = ("finite_difference", "hessian_vector")
+DIRECTIONS = ("descent", "ascent")
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturbation:
+    """How the weights are moved to measure the gradient's norm.
+
+    Attributes:
+        size: `alpha`: the displacement is `alpha g_i`; with `normalized`, `rho`: it is
+            `rho g_i / ||g_i||`.
+        estimator: "finite_difference" (Algorithm 1) or "hessian_vector".
+        direction: "descent" moves to `w - alpha g_i`, "ascent" to `w + alpha g_i`.
+        normalized: Whether the displacement has the same length for every gradient.
+    """
+
+    size: float
+    estimator: str = "finite_difference"
+    direction: str = "descent"
+    normalized: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive("alpha", self.size)
+        check_choice("estimator", self.estimator, ESTIMATORS)
+        check_choice("direction", self.direction, DIRECTIONS)
+
+    @property
+    def sign(self) -> float:
+        """-1 for a step down the loss, +1 for a step up."""
+        return -1.0 if self.direction == "descent" else 1.0
+
+
+class SubBatchPenalty(NamedTuple):
+    """R_alpha on one sub-batch, with everything found on the way."""
+
+    penalty: tf.Tensor  # scalar, R_alpha(w) = L(B_i, w) - L(B_i, w - alpha g_i)
+    squared_norm: tf.Tensor  # scalar, ||g_i||^2
+    gradient: list[tf.Tensor]  # g_i
+    penalty_gradient: list[tf.Tensor]  # gradient of R_alpha, g_i stopped
+    evaluation: Evaluation  # of the loss at w
+
+
+class PenaltyMeans(NamedTuple):
+    """Means over the sub-batches."""
+
+    penalty: tf.Tensor
+    squared_norm: tf.Tensor
+    gradient: list[tf.Tensor]  # of data_weight * L(B_i, w) + penalty_weight * R_alpha
+    seeds: list[tf.Tensor]
+    state: list[tf.Tensor]  # weighted by data_weight; empty unless collected
+    y_pred: Any  # the predictions, concatenated; empty unless collected
+
+
+def sub_batch_penalty(
+    loss: FunctionalLoss, weights: list[tf.Tensor], perturbation: Perturbation, *args: Any
+) -> SubBatchPenalty:
+    r"""R_alpha and its gradient on one sub-batch (Eq. 7 and lines 4 to 8 of Algorithm 1).
+
+    With "finite_difference" and "descent", `R = L(B_i, w) - L(B_i, w - alpha g_i)` and, with `g_i`
+    under stop_gradient, `grad R = g_i - grad L(B_i, w - alpha g_i)`. "ascent" has
+    `R = L(B_i, w + alpha g_i) - L(B_i, w)`. "hessian_vector" is their common limit for small alpha,
+    `R = alpha ||g_i||^2` and `grad R = alpha H_i g_i`.
+
+    Args:
+        loss: The loss as a function of the weights.
+        weights: Where to evaluate.
+        perturbation: How the weights are moved.
+        *args: The seeds and the sub-batch, passed to `loss`.
+    """
+    if perturbation.estimator == "hessian_vector":
+        return _hessian_vector(loss, weights, perturbation.size, *args)
+    value, g, evaluation = loss.value_and_gradient(weights, *args)
+    squared_norm = _squared_norm(g)
+    step = tf.constant(perturbation.sign * perturbation.size, squared_norm.dtype)
+    if perturbation.normalized:
+        step = tf.math.divide_no_nan(step, tf.sqrt(squared_norm))
+    moved = [w + tf.cast(step, w.dtype) * g_w for w, g_w in zip(weights, g, strict=True)]
+    moved_value, moved_g, _ = loss.value_and_gradient(moved, *args)
+    return SubBatchPenalty(
+        penalty=perturbation.sign * (moved_value - value),
+        squared_norm=squared_norm,
+        gradient=g,
+        penalty_gradient=[perturbation.sign * (b - a) for a, b in zip(g, moved_g, strict=True)],
+        evaluation=evaluation,
+    )
+
+
+def _hessian_vector(
+    loss: FunctionalLoss, weights: list[tf.Tensor], alpha: float, *args: Any
+) -> SubBatchPenalty:
+    """Alpha H_i g_i by differentiating <g_i, stop_gradient(g_i)>."""
+    with exact_moments(), tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weights)
+        _, g, evaluation = loss.value_and_gradient(weights, *args)
+        squared_norm = tf.add_n([tf.reduce_sum(a * tf.stop_gradient(a)) for a in g])
+    product = dense_gradient(tape, squared_norm, weights)
+    return SubBatchPenalty(
+        penalty=alpha * squared_norm,
+        squared_norm=squared_norm,
+        gradient=g,
+        penalty_gradient=[alpha * h for h in product],
+        evaluation=evaluation,
+    )
+
+
+def mean_over_sub_batches(
+    loss: FunctionalLoss,
+    batch: tuple[Any, Any, Any],
+    perturbation: Perturbation,
+    *,
+    count: int,
+    size: Any,
+    data_weight: Any,
+    penalty_weight: Any,
+    collect: bool = False,
+) -> PenaltyMeans:
+    """Means over the first `count` sub-batches of `size` examples.
+
+    A `tf.while_loop`, so the graph holds one sub-batch whatever their number.
+
+    Args:
+        loss: The loss as a function of the weights.
+        batch: `(x, y, sample_weight)`.
+        perturbation: How the weights are moved.
+        count: How many sub-batches to use.
+        size: Examples in a sub-batch, an int or a scalar tensor.
+        data_weight: Weight of `g_i` in the gradient.
+        penalty_weight: Weight of the gradient of `R_alpha`.
+        collect: Whether to return predictions and state too.
+    """
+    weights, seeds, state = loss.read()
+    zero = tf.zeros([], weights[0].dtype)
+    outputs = loss.output_spec(batch[0]) if collect else []
+    start = PenaltyMeans(
+        penalty=zero,
+        squared_norm=zero,
+        gradient=[tf.zeros_like(w) for w in weights],
+        seeds=seeds,
+        state=[tf.zeros_like(s) for s in state] if collect else [],
+        y_pred=[
+            tf.TensorArray(one.dtype, count, element_shape=[None, *one.shape[1:]])
+            for one in tf.nest.flatten(outputs)
+        ],
+    )
+
+    def body(i: tf.Tensor, means: PenaltyMeans) -> tuple[tf.Tensor, PenaltyMeans]:
+        one = sub_batch_penalty(
+            loss, weights, perturbation, means.seeds, *take(batch, i * size, size)
+        )
+        y_pred = tf.nest.flatten(one.evaluation.y_pred) if collect else []
+        return i + 1, PenaltyMeans(
+            penalty=means.penalty + tf.cast(one.penalty, zero.dtype) / count,
+            squared_norm=means.squared_norm + tf.cast(one.squared_norm, zero.dtype) / count,
+            gradient=_add_weighted(
+                _add_weighted(means.gradient, one.penalty_gradient, penalty_weight / count),
+                one.gradient,
+                data_weight / count,
+            ),
+            seeds=one.evaluation.seeds,
+            state=add_state(means.state, one.evaluation.state, data_weight / count)
+            if collect
+            else [],
+            y_pred=[array.write(i, p) for array, p in zip(means.y_pred, y_pred, strict=True)],
+        )
+
+    _, means = tf.while_loop(lambda i, _: i < count, body, (tf.constant(0), start))
+    y_pred = [array.concat() for array in means.y_pred]
+    return means._replace(y_pred=tf.nest.pack_sequence_as(outputs, y_pred))
+
+
+def _add_weighted(
+    total: list[tf.Tensor], gradient: list[tf.Tensor], weight: Any
+) -> list[tf.Tensor]:
+    if isinstance(weight, float):
+        return [t + weight * g for t, g in zip(total, gradient, strict=True)] if weight else total
+    return [t + tf.cast(weight, g.dtype) * g for t, g in zip(total, gradient, strict=True)]
+
+
+def _squared_norm(tensors: list[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.reduce_sum(tf.square(t)) for t in tensors])
+
+
+def fisher_penalty(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    *,
+    loss: str | keras.losses.Loss | Callable,
+    alpha: float = 1e-4,
+    num_sub_batches: int = 8,
+    sample_weight: Any = None,
+    estimator: str = "finite_difference",
+    direction: str = "descent",
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    r"""The penalty R_alpha of Eq. 7 and its gradient on one batch.
+
+    The batch is cut into M contiguous sub-batches B_i of floor(B / M) examples, and
+
+        R_alpha(w) = 1/M sum_i [L(B_i, w) - L(B_i, w - alpha g_i)],    g_i = grad L(B_i, w),
+
+    which is alpha / M sum_i ||g_i||^2 to first order. Its gradient leaves out g_i's own (g_i under
+    stop_gradient), as Algorithm 1 does. L is `loss` alone, without `model.losses`. The model is
+    evaluated with `training=True`, so BatchNorm uses each sub-batch's own statistics; nothing in
+    the model changes. Works eagerly and inside a `tf.function`.
+
+    Source: Jia and Su, "Information-Theoretic Local Minima Characterization and Regularization",
+    ICML 2020, section 6.
+
+    Args:
+        model: A `keras.Model`.
+        x: Inputs, arrays or tensors, possibly nested; the first axis is the batch [B, ...].
+        y: Targets, likewise.
+        loss: A Keras loss, its name, or a function `(y, y_pred) -> [B]`. The model's outputs decide
+            whether it needs `from_logits=True`.
+        alpha: Step of the finite difference, above 0.
+        num_sub_batches: M, from 1 to B.
+        sample_weight: Weights of the examples [B], or `None`.
+        estimator: "finite_difference" (Algorithm 1) or "hessian_vector": the penalty
+            `alpha/M sum ||g_i||^2` with gradient `alpha/M sum H_i g_i`, the limit for small alpha
+            on a smooth network. On a ReLU network the two are different regularisers: the finite
+            difference sees the kinks.
+        direction: "descent", or "ascent": `R = 1/M sum [L(B_i, w + alpha g_i) - L(B_i, w)]`.
+
+    Returns:
+        `(penalty, gradients)`: a scalar, and a list of tensors like `model.trainable_variables`.
+
+    Raises:
+        ValueError: If an argument is out of range, the batch has fewer than M examples, or the
+            model computes in float16 or bfloat16.
+    """
+    check_count("num_sub_batches", num_sub_batches)
+    perturbation = Perturbation(alpha, estimator, direction)
+    batch = tf.nest.map_structure(
+        lambda leaf: None if leaf is None else tf.convert_to_tensor(leaf), (x, y, sample_weight)
+    )
+    if not model.built:
+        model(batch[0])
+    check_precision(model, estimator)
+    means = mean_over_sub_batches(
+        FunctionalLoss(model, _as_loss(loss, model)),
+        batch,
+        perturbation,
+        count=num_sub_batches,
+        size=sub_batch_size(batch[0], num_sub_batches),
+        data_weight=0.0,
+        penalty_weight=1.0,
+    )
+    return means.penalty, means.gradient
+
+
+class _MeanLoss(keras.losses.Loss):
+    """Mean over the batch of a function's values, as `compile` makes of a name or a function."""
+
+    def __init__(self, function: Callable, dtype: str) -> None:
+        super().__init__(name="mean_loss", dtype=dtype)
+        self.function = function
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        return self.function(y_true, y_pred)
+
+
+def _as_loss(loss: str | keras.losses.Loss | Callable, model: keras.Model) -> keras.losses.Loss:
+    loss = keras.losses.get(loss)
+    if isinstance(loss, keras.losses.Loss):
+        return loss
+    if not callable(loss):
+        raise ValueError(
+            "`loss` must be a Keras loss, its name or a function of `(y, y_pred)`. "
+            f"Received: loss={loss!r}"
+        )
+    return _MeanLoss(loss, model.trainable_variables[0].dtype)

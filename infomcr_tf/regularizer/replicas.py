@@ -1,0 +1,83 @@
+"""State that the replicas of a distribution strategy do not share by themselves."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from infomcr_tf.regularizer.data_term import MEAN_REDUCTIONS, synchronized_layers
+
+
+def check_strategy(
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: keras.Optimizer,
+    loss: Any,
+    jit_compile: bool,
+) -> None:
+    """Refuses what cannot be trained, or would be trained wrongly, under a distribution strategy.
+
+    Args:
+        strategy: The strategy in whose scope the model was made.
+        model: The `FisherRegularizedModel`.
+        optimizer: The optimizer to compile with.
+        loss: The loss to compile with, possibly nested.
+        jit_compile: Whether to compile with XLA.
+
+    Raises:
+        ValueError: With the name of the argument to change.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if model.num_sub_batches % replicas:
+        raise ValueError(
+            "`num_sub_batches` must be divisible by the number of replicas. "
+            f"Received: num_sub_batches={model.num_sub_batches}, replicas={replicas}"
+        )
+    if jit_compile:
+        raise ValueError(
+            "`jit_compile` must be False under a distribution strategy. Received: jit_compile=True"
+        )
+    if optimizer.gradient_accumulation_steps:
+        raise ValueError(
+            "`gradient_accumulation_steps` is not supported under a distribution strategy; use a "
+            "larger batch. Received: gradient_accumulation_steps="
+            f"{optimizer.gradient_accumulation_steps}"
+        )
+    if replicas == 1:
+        return
+    if model.data_term == "sub_batches" and synchronized_layers(model):
+        raise ValueError(
+            "`data_term` must be 'batch' or 'auto' with synchronized BatchNormalization layers. "
+            "Received: data_term='sub_batches'"
+        )
+    reductions = [getattr(one, "reduction", "mean") for one in keras.tree.flatten(loss)]
+    if any(reduction not in MEAN_REDUCTIONS for reduction in reductions):
+        raise ValueError(
+            "`loss` must be averaged over the batch (reduction='sum_over_batch_size') when there are "
+            f"several replicas. Received: reductions={reductions}"
+        )
+
+
+class AverageReplicas(keras.callbacks.Callback):
+    """Averages moving statistics over the replicas before they are used for testing or saved.
+
+    BatchNorm's moving averages differ per replica, each having seen its own part of every batch,
+    and saving would keep the first replica's alone.
+    """
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Before validation."""
+        self._average()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Before callbacks that save."""
+        self._average()
+
+    def _average(self) -> None:
+        strategy = self.model.distribute_strategy
+        if strategy.num_replicas_in_sync == 1:
+            return
+        for weight in self.model.non_trainable_weights:
+            copies = strategy.experimental_local_results(weight.value)
+            if copies[0].dtype.is_floating:
+                weight.assign(tf.add_n([tf.convert_to_tensor(c) for c in copies]) / len(copies))
