@@ -36,6 +36,12 @@ def _head(logits, label, normalize_logits, equalize_loss):
     return logits
 
 
+def _cross_entropy(logits, k):
+    """-ln p_k = ln(1 + e^(z - z_k)), z of all others: its derivative does not cancel near zero."""
+    others = tf.gather(logits, np.delete(np.arange(len(logits)), k))
+    return tf.math.softplus(tf.reduce_logsumexp(others) - logits[k])
+
+
 def per_example_gradients(model, x, y, normalize_logits=None, equalize_loss=None):
     """J [N, W]: the gradient of each example's cross-entropy, a batch of one at a time."""
     rows = []
@@ -43,7 +49,7 @@ def per_example_gradients(model, x, y, normalize_logits=None, equalize_loss=None
         with tf.GradientTape() as tape:
             logits = model(x[n : n + 1], training=False)
             logits = _head(logits, label, normalize_logits, equalize_loss)
-            loss = -tf.nn.log_softmax(logits)[0, int(label)]
+            loss = _cross_entropy(logits[0], int(label))
         gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
         rows.append(np.concatenate([g.numpy().ravel() for g in gradients]))
     return np.stack(rows)
@@ -58,7 +64,102 @@ def input_jacobians(model, x, y, normalize_logits=None, equalize_loss=None):
             tape.watch(example)
             logits = model(example, training=False)
             logits = _head(logits, label, normalize_logits, equalize_loss)
-            probabilities = tf.nn.softmax(logits)[0]
+            probabilities = tf.exp(
+                -tf.stack([_cross_entropy(logits[0], k) for k in range(logits.shape[1])])
+            )
         rows = tape.jacobian(probabilities, example, experimental_use_pfor=False)
         jacobians.append(rows.numpy().reshape(len(probabilities), -1))
     return np.stack(jacobians)
+
+
+# --- The regulariser: Algorithm 1 as printed, with assigned weights and Python loops ---------------
+
+
+def _state(model):
+    return [(v, v.numpy()) for v in model.variables]
+
+
+def _restore(state):
+    for variable, value in state:
+        variable.assign(value)
+
+
+def _gradient(model, loss, x, y, sample_weight):
+    """L(B, w) as the training step sees it, and its gradient."""
+    with tf.GradientTape() as tape:
+        value = loss(y, model(x, training=True), sample_weight)
+    gradients = tape.gradient(
+        value, model.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    return float(value), [tf.convert_to_tensor(g).numpy() for g in gradients]
+
+
+def penalty(model, loss, x, y, alpha, num_sub_batches, sample_weight=None, sign=-1.0):
+    """R_alpha, its gradient, and mean ||g_i||^2; only the seeds advance, by one per sub-batch.
+
+    `sign` is that of the displacement: -1 for w - alpha g_i, +1 for the step up the loss.
+    """
+    size = len(x) // num_sub_batches
+    weights = model.trainable_variables
+    value, norm, gradients = 0.0, 0.0, [np.zeros(w.shape) for w in weights]
+    seeds = [v for v in model.variables if v.name == "seed_generator_state"]
+    for i in range(num_sub_batches):
+        part = slice(i * size, (i + 1) * size)
+        sub_batch = (x[part], y[part], None if sample_weight is None else sample_weight[part])
+        before = _state(model)
+        loss_here, g = _gradient(model, loss, *sub_batch)
+        after = [(seed, seed.numpy()) for seed in seeds]
+        _restore(before)
+        for w, g_w in zip(weights, g, strict=True):
+            w.assign(w + sign * alpha * g_w)
+        loss_there, g_there = _gradient(model, loss, *sub_batch)
+        _restore(before)
+        _restore(after)
+        value += sign * (loss_there - loss_here) / num_sub_batches
+        norm += sum(np.sum(g_w**2) for g_w in g) / num_sub_batches
+        gradients = [
+            total + sign * (b - a) / num_sub_batches
+            for total, a, b in zip(gradients, g, g_there, strict=True)
+        ]
+    return value, gradients, norm
+
+
+def regularized_gradient(
+    model, loss, x, y, alpha, beta, num_sub_batches, l2=0.0, sample_weight=None
+):
+    """Gradient of Eq. 7 plus l2 ||w||^2; one pass over the batch updates the moving averages."""
+    _, clean = _gradient(model, loss, x, y, sample_weight)
+    _, extra, _ = penalty(model, loss, x, y, alpha, num_sub_batches, sample_weight)
+    return [
+        g + beta * r + 2 * l2 * w.numpy()
+        for g, r, w in zip(clean, extra, model.trainable_variables, strict=True)
+    ]
+
+
+def ghost_batch_gradient(model, loss, x, y, alpha, beta, num_sub_batches):
+    """The same with L(B, w) = sum_i |B_i|/|B| L(B_i, w), each part with its own batch statistics.
+
+    Moving averages become the same mean of what each part alone would have made of them.
+    """
+    size = len(x) // num_sub_batches
+    cuts = [slice(i * size, (i + 1) * size) for i in range(num_sub_batches)]
+    if size * num_sub_batches < len(x):
+        cuts.append(slice(size * num_sub_batches, len(x)))
+    before = _state(model)
+    _, extra, _ = penalty(model, loss, x, y, alpha, num_sub_batches)
+    _restore(before)
+    total = [beta * r for r in extra]
+    moving = [np.zeros(v.shape) for v in model.non_trainable_weights]
+    for cut in cuts:
+        share = len(x[cut]) / len(x)
+        _, g = _gradient(model, loss, x[cut], y[cut], None)
+        total = [t + share * g_w for t, g_w in zip(total, g, strict=True)]
+        moving = [
+            m + share * v.numpy() for m, v in zip(moving, model.non_trainable_weights, strict=True)
+        ]
+        seeds = [(v, v.numpy()) for v in model.variables if v.name == "seed_generator_state"]
+        _restore(before)
+        _restore(seeds)
+    for variable, value in zip(model.non_trainable_weights, moving, strict=True):
+        variable.assign(value)
+    return total

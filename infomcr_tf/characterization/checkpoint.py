@@ -39,6 +39,7 @@ class Checkpoint:
         self._fingerprint = fingerprint
         self.trials: dict[int, dict[str, float]] = {}
         self.robustness: dict[int, list[float]] = {}
+        self._written = time.monotonic()
         if self._path is not None:
             if self._path.exists():
                 self._read()

@@ -9,6 +9,7 @@ the network is only ever given unit cotangents, and the logarithms of their leng
 in float64.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -127,7 +128,9 @@ class InputJacobian:
         self._head = Head(normalize_logits, equalize_loss)
         self._max_memory = max_memory_bytes
         self._device = device
-        self._function = tf.function(self._row_products, autograph=False)
+        # TensorFlow counts tracings by code object and would warn of a second instance's; a partial
+        # object has none.
+        self._function = tf.function(functools.partial(self._row_products), autograph=False)
         self._num_classes: int | None = None
 
     def check(self, x: Any) -> None:

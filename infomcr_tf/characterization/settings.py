@@ -1,6 +1,7 @@
 """The settings of one characterisation, checked before any work starts."""
 
 import difflib
+import numbers
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -69,8 +70,10 @@ def resolve_settings(
     settings = Settings(metrics=metrics, protocol=protocol, **arguments)
     for name in ("num_trials", "num_samples", "num_robustness_examples"):
         value = getattr(settings, name)
-        if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
+        if value is not None and not _is_integer(value, at_least=1):
             raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    if not _is_integer(settings.seed, at_least=0):
+        raise ValueError(f"`seed` must be a non-negative integer. Received: seed={settings.seed!r}")
     if settings.trial_metrics:
         _require_enough_examples(settings, num_examples)
     robust = settings.num_robustness_examples
@@ -111,6 +114,10 @@ def resolve_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f'`metrics` must be "all" or some of {METRICS}. Received: an empty list.')
     # One order and no repeats, so that equal selections have equal settings.
     return tuple(name for name in METRICS if name in metrics)
+
+
+def _is_integer(value: object, at_least: int) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= at_least
 
 
 def _require_choice(argument: str, name: object, choices: Sequence[str]) -> None:

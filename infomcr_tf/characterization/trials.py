@@ -38,10 +38,10 @@ class Trials:
         max_memory_bytes: int,
     ) -> None:
         self._x, self._labels, self._settings = x, labels, settings
-        self._num_parameters = num_parameters(model)
         self._engine = GradientEngine(
             model, **settings.engine_arguments, device=device, max_memory_bytes=max_memory_bytes
         )
+        self._num_parameters = num_parameters(model)
 
     def __call__(self, trial: int) -> dict[str, float]:
         """Returns the numbers of trial t, by name."""
