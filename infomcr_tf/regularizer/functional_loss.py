@@ -98,15 +98,19 @@ class FunctionalLoss:
         return self.model.compute_output_spec(inputs)
 
 
-def add_state(total: list[tf.Tensor], state: list[tf.Tensor], weight: Any) -> list[tf.Tensor]:
-    """Adds `weight * state` to a running mean; a counter (any integer) takes the new value."""
+def weighted(weight: float | tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
+    """`weight * tensor` in the tensor's dtype."""
+    return (weight if isinstance(weight, float) else tf.cast(weight, tensor.dtype)) * tensor
 
-    def add(t: tf.Tensor, s: tf.Tensor) -> tf.Tensor:
-        if not s.dtype.is_floating:
-            return s
-        return t + (weight if isinstance(weight, float) else tf.cast(weight, s.dtype)) * s
 
-    return [add(t, s) for t, s in zip(total, state, strict=True)]
+def add_weighted(
+    total: list[tf.Tensor], tensors: list[tf.Tensor], weight: float | tf.Tensor
+) -> list[tf.Tensor]:
+    """`total + weight * tensors`; a counter (any integer) takes the new value."""
+    return [
+        a + weighted(weight, b) if b.dtype.is_floating else b
+        for a, b in zip(total, tensors, strict=True)
+    ]
 
 
 def dense_gradient(

@@ -11,7 +11,7 @@ from infomcr_tf.regularizer.batches import sub_batch_size, take
 from infomcr_tf.regularizer.functional_loss import (
     Evaluation,
     FunctionalLoss,
-    add_state,
+    add_weighted,
     dense_gradient,
 )
 from infomcr_tf.regularizer.precision import check_precision
@@ -130,8 +130,8 @@ def mean_over_sub_batches(
     *,
     count: int,
     size: Any,
-    data_weight: Any,
     penalty_weight: Any,
+    data_weight: Any = 0.0,
     collect: bool = False,
 ) -> PenaltyMeans:
     """Means over the first `count` sub-batches of `size` examples.
@@ -144,9 +144,9 @@ def mean_over_sub_batches(
         perturbation: How the weights are moved.
         count: How many sub-batches to use.
         size: Examples in a sub-batch, an int or a scalar tensor.
-        data_weight: Weight of `g_i` in the gradient.
         penalty_weight: Weight of the gradient of `R_alpha`.
-        collect: Whether to return predictions and state too.
+        data_weight: Weight of `g_i` in the gradient, and of the state.
+        collect: Whether to take the data term from the sub-batches, with predictions and state.
     """
     weights, seeds, state = loss.read()
     zero = tf.zeros([], weights[0].dtype)
@@ -168,16 +168,15 @@ def mean_over_sub_batches(
             loss, weights, perturbation, means.seeds, *take(batch, i * size, size)
         )
         y_pred = tf.nest.flatten(one.evaluation.y_pred) if collect else []
+        gradient = add_weighted(means.gradient, one.penalty_gradient, penalty_weight / count)
+        if collect:
+            gradient = add_weighted(gradient, one.gradient, data_weight / count)
         return i + 1, PenaltyMeans(
             penalty=means.penalty + tf.cast(one.penalty, zero.dtype) / count,
             squared_norm=means.squared_norm + tf.cast(one.squared_norm, zero.dtype) / count,
-            gradient=_add_weighted(
-                _add_weighted(means.gradient, one.penalty_gradient, penalty_weight / count),
-                one.gradient,
-                data_weight / count,
-            ),
+            gradient=gradient,
             seeds=one.evaluation.seeds,
-            state=add_state(means.state, one.evaluation.state, data_weight / count)
+            state=add_weighted(means.state, one.evaluation.state, data_weight / count)
             if collect
             else [],
             y_pred=[array.write(i, p) for array, p in zip(means.y_pred, y_pred, strict=True)],
@@ -186,14 +185,6 @@ def mean_over_sub_batches(
     _, means = tf.while_loop(lambda i, _: i < count, body, (tf.constant(0), start))
     y_pred = [array.concat() for array in means.y_pred]
     return means._replace(y_pred=tf.nest.pack_sequence_as(outputs, y_pred))
-
-
-def _add_weighted(
-    total: list[tf.Tensor], gradient: list[tf.Tensor], weight: Any
-) -> list[tf.Tensor]:
-    if isinstance(weight, float):
-        return [t + weight * g for t, g in zip(total, gradient, strict=True)] if weight else total
-    return [t + tf.cast(weight, g.dtype) * g for t, g in zip(total, gradient, strict=True)]
 
 
 def _squared_norm(tensors: list[tf.Tensor]) -> tf.Tensor:
@@ -262,7 +253,6 @@ def fisher_penalty(
         perturbation,
         count=num_sub_batches,
         size=sub_batch_size(batch[0], num_sub_batches),
-        data_weight=0.0,
         penalty_weight=1.0,
     )
     return means.penalty, means.gradient

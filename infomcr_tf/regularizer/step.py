@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from infomcr_tf.regularizer.batches import batch_size, roll, sub_batch_size, take
-from infomcr_tf.regularizer.functional_loss import FunctionalLoss, add_state, dense_gradient
+from infomcr_tf.regularizer.functional_loss import FunctionalLoss, add_weighted, dense_gradient
 from infomcr_tf.regularizer.graph_checks import check_in_graph
 from infomcr_tf.regularizer.penalty import PenaltyMeans, Perturbation, mean_over_sub_batches
 
@@ -75,7 +75,7 @@ class StepFinder:
 
         def regularized() -> Step:
             cut = batch if self.offsets is None else roll(batch, self._offset(batch))
-            means = self._means(cut, data_weight=0.0)
+            means = self._means(cut)
             self._assign(self.loss.seeds, means.seeds)
             gradients = [
                 g + r for g, r in zip(clean.gradients, self._for_optimizer(means), strict=True)
@@ -109,12 +109,10 @@ class StepFinder:
         self._assign(self.loss.seeds, means.seeds)
         self._assign(self.loss.state, means.state)
         y_pred = means.y_pred if offset is None else roll(means.y_pred, -offset)
-        weight_loss, weight_gradients = self._weight_regularization()
-        gradients = [
-            g + w for g, w in zip(self._for_optimizer(means), weight_gradients, strict=True)
-        ]
-        loss = self.trainer._compile_loss(y, y_pred, sample_weight)
-        return Step(loss + weight_loss, y_pred, gradients, *self._logged(means, loss.dtype))
+        loss, gradients = self._add_weight_regularization(
+            self.trainer._compile_loss(y, y_pred, sample_weight), self._for_optimizer(means)
+        )
+        return Step(loss, y_pred, gradients, *self._logged(means, loss.dtype))
 
     def _means(self, batch: Any, **options: Any) -> PenaltyMeans:
         means = mean_over_sub_batches(
@@ -150,11 +148,9 @@ class StepFinder:
             )
             share = rest / total
             return means._replace(
-                gradient=[
-                    a + tf.cast(share, b.dtype) * b for a, b in zip(means.gradient, g, strict=True)
-                ],
+                gradient=add_weighted(means.gradient, g, share),
                 seeds=evaluation.seeds,
-                state=add_state(means.state, evaluation.state, share),
+                state=add_weighted(means.state, evaluation.state, share),
                 y_pred=tf.nest.map_structure(
                     lambda *parts: tf.concat(parts, axis=0), means.y_pred, evaluation.y_pred
                 ),
@@ -169,15 +165,18 @@ class StepFinder:
         scale = self.trainer.optimizer.scale_loss(tf.constant(1.0 / self.replicas))
         return [tf.cast(scale, g.dtype) * g for g in means.gradient]
 
-    def _weight_regularization(self) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        variables = self.trainer.trainable_variables
+    def _add_weight_regularization(
+        self, loss: tf.Tensor, gradients: list[tf.Tensor]
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        variables = [v for v in self.trainer.trainable_variables if v.regularizer is not None]
+        if not variables:
+            return loss, gradients
         with tf.GradientTape() as tape:
-            terms = [v.regularizer(v) for v in variables if v.regularizer is not None]
-            loss = tf.add_n(terms) / self.replicas if terms else tf.zeros([])
-            scaled = self.trainer.optimizer.scale_loss(loss)
-        if not terms:
-            return loss, [tf.zeros([], v.dtype) for v in variables]
-        return loss, dense_gradient(tape, scaled, variables)
+            terms = [tf.cast(v.regularizer(v), loss.dtype) for v in variables]
+            added = tf.add_n(terms) / self.replicas
+            scaled = self.trainer.optimizer.scale_loss(added)
+        extra = dense_gradient(tape, scaled, self.trainer.trainable_variables)
+        return loss + added, [g + e for g, e in zip(gradients, extra, strict=True)]
 
     def _offset(self, batch: tuple[Any, Any, Any]) -> tf.Tensor:
         """Where to begin cutting, drawn so that every example has the same chance to be used."""
