@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out",
         default="comparison",
-        help="folder for the table and the picture (default: comparison)",
+        help="folder of the results (default: comparison)",
     )
     parser.add_options(DataOptions)
     parser.add_options(ComparisonOptions)

@@ -1,0 +1,71 @@
+"""The package as a whole: what importing it does, and which part may import which."""
+
+import ast
+import subprocess
+import sys
+
+import infomcr_tf
+
+ORDER = ("data", "models", "regularizer", "training", "characterization", "experiments")
+# Folders that a folder may import from; modules at the top (storage, quiet) serve all but the first
+# two.
+ALLOWED = {
+    "data": set(),
+    "models": set(),
+    "regularizer": set(),
+    "training": {"data", "models", "regularizer"},
+    "characterization": {"regularizer"},
+    "experiments": {"data", "models", "regularizer", "training", "characterization"},
+}
+
+
+def _imported_folders(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "infomcr_tf" and len(parts) > 1:
+                yield parts[1]
+
+
+def test_imports_go_one_way(root_dir):
+    for folder in ORDER:
+        files = sorted((root_dir / "infomcr_tf" / folder).rglob("*.py"))
+        assert files, folder
+        for file in files:
+            internal = set(_imported_folders(file)) - {folder}
+            shared = set() if folder in ("data", "models") else {"storage"}
+            assert internal <= ALLOWED[folder] | shared, f"{file} imports {internal}"
+
+
+def test_import_is_quiet_and_leaves_tensorflow_alone():
+    code = "import sys, infomcr_tf; assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_public_names_are_there():
+    for name in infomcr_tf.__all__:
+        assert getattr(infomcr_tf, name) is not None
+    assert set(infomcr_tf.__all__) <= set(dir(infomcr_tf))
+    assert not hasattr(infomcr_tf, "no_such_name")
+
+
+def test_using_the_package_does_not_configure_tensorflow():
+    code = (
+        "import tensorflow as tf\n"
+        "from infomcr_tf import FisherRegularizedModel, characterize, data, models\n"
+        "from infomcr_tf import experiments, training\n"
+        "tf.config.set_logical_device_configuration(tf.config.list_physical_devices('CPU')[0],\n"
+        "    [tf.config.LogicalDeviceConfiguration()] * 3)\n"  # fails once TensorFlow has started
+        "assert tf.config.threading.get_intra_op_parallelism_threads() == 0\n"
+        "assert tf.config.optimizer.get_jit() == ''\n"
+        "assert len(tf.config.list_logical_devices('CPU')) == 3\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,109 @@
+import dataclasses
+
+import pytest
+
+from infomcr_tf.training import TrainConfig
+from infomcr_tf.training.learning_rate import drop_epochs
+from infomcr_tf.training.recipes import RECIPES
+
+
+def test_defaults_are_the_architectures_recipes():
+    config = TrainConfig(model="resnet20").resolve(num_images=50_000)
+    assert (config.batch_size, config.learning_rate, config.momentum) == (128, 0.1, 0.9)
+    assert (config.weight_decay, config.nesterov, config.augmentation) == (1e-4, False, "4-crop-f")
+    # 64,000 steps of 390 a pass; drops at 32k and 48k steps are the same fractions.
+    assert config.epochs == 165
+    assert TrainConfig(model="wrn28_2").resolve(50_000).weight_decay == 5e-4
+    assert TrainConfig(model="densenet_bc_100_12").resolve(50_000).batch_size == 64
+    assert TrainConfig(model="cnn").resolve(50_000).learning_rate == 0.01
+
+
+@pytest.mark.parametrize(
+    ("model", "drops"),
+    [
+        ("cnn", [(100, 0.1), (150, 0.1)]),
+        ("wrn28_2", [(60, 0.2), (120, 0.2), (160, 0.2)]),
+        ("densenet_bc_100_12", [(150, 0.1), (225, 0.1)]),
+        ("wrn18_1_5", [(30, 0.1), (60, 0.1)]),
+    ],
+)
+def test_learning_rate_drops_where_the_papers_say(model, drops):
+    recipe = RECIPES[model]
+    assert drop_epochs(recipe, recipe.epochs) == [(e, pytest.approx(f)) for e, f in drops]
+
+
+def test_given_values_win_over_the_recipe():
+    given = {"epochs": 3, "batch_size": 10, "learning_rate": 0.5, "weight_decay": 0.0}
+    given |= {"momentum": 0.0, "nesterov": False, "augmentation": "flip-only", "run_dir": "here"}
+    config = TrainConfig(model="cnn", **given).resolve(100)
+    assert {name: getattr(config, name) for name in given} == given
+
+
+def test_resolving_leaves_nothing_open_but_places_and_devices():
+    resolved = dataclasses.asdict(TrainConfig(dataset="digits", model="cnn").resolve(1437))
+    open_ = {name for name, value in resolved.items() if value is None}
+    assert open_ == {"data_dir", "train_size", "gpus", "virtual_devices"}
+    assert resolved["augmentation"] == "no-aug"  # a mirrored digit is another one
+
+
+def test_survives_a_round_trip():
+    config = TrainConfig(model="cnn", epochs=3, alpha=1e-3)
+    assert TrainConfig.from_dict(dataclasses.asdict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"dataset": "cifar"}, "Did you mean 'cifar10'"),
+        ({"model": "resnet"}, "Did you mean 'resnet20'"),
+        ({"augmentation": "4-crop"}, "Did you mean '4-crop-f'"),
+        ({"regularize": "after-first"}, "Did you mean 'after-first-drop'"),
+        ({"schedule": "platau"}, "Did you mean 'plateau'"),
+        ({"data_term": "batches"}, "Did you mean"),
+        ({"alpha": 0.0}, "--alpha.*> 0.*Received: 0"),
+        ({"alpha": float("nan")}, "--alpha.*finite.*Received: nan"),
+        ({"beta": -1.0}, "--beta.*>= 0"),
+        ({"num_sub_batches": 0}, "--num-sub-batches.*>= 1"),
+        ({"momentum": 1.0}, "--momentum.*< 1"),
+        ({"label_smoothing": 1.0}, "--label-smoothing.*< 1"),
+        ({"epochs": 2.5}, "--epochs.*integer"),
+        ({"epochs": True}, "--epochs.*integer"),
+        ({"nesterov": "yes"}, "--nesterov.*true or false"),
+        ({"train_size": 0}, "--train-size.*>= 1"),
+        ({"gpus": -1}, "--gpus.*>= 0"),
+        ({"gpus": 1, "virtual_devices": 2}, "exclude each other"),
+        ({"nesterov": True, "momentum": 0.0}, "--no-nesterov"),
+        ({"schedule": "constant"}, "never starts"),
+    ],
+)
+def test_unsuitable_values_are_refused_with_one_clear_line(values, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        TrainConfig(**values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 101}, "--batch-size.*at most.*100"),
+        ({"batch_size": 4}, "at least `--num-sub-batches`.*4 < 8"),
+        ({"batch_size": 20, "epochs": 1}, "--epochs.*at least 2"),
+    ],
+)
+def test_values_that_do_not_fit_the_data_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(model="cnn", **values).resolve(num_images=100)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1, 2], "mapping"),
+        ({"modle": "cnn"}, "Unknown option 'modle'. Did you mean 'model'"),
+        ({"epochs": "3"}, "--epochs.*integer.*'3'"),
+        ({"dataset": None}, "--dataset"),
+    ],
+)
+def test_stored_configurations_are_checked(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig.from_dict(values)
