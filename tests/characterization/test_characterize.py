@@ -7,7 +7,7 @@ import reference
 import tensorflow as tf
 from characterization.small_networks import conv_net, equalising_condition, images, saturated
 
-from infomcr_tf.characterization import METRICS, MinimumReport, characterize
+from infomcr_tf.characterization import METRICS, MinimumReport, characterize, gram_matrix
 
 # One sample that is all of S: its numbers do not depend on the order in which it is drawn.
 WHOLE = {"num_trials": 1, "progress": False}
@@ -138,6 +138,32 @@ def test_linear_softmax_known_answers():
     # Inputs c times as large make gradients at w = 0 c times as large: 2 N' ln c.
     scaled = characterize(zero, 8 * basis, y, num_samples=7, **WHOLE)
     assert scaled.gamma_hat - report.gamma_hat == pytest.approx(2 * 7 * np.log(8), abs=1e-6)
+
+
+def test_the_same_function_with_other_weights():
+    """ReLU: layer 1 times c, layer 2 by c. xi = xi_1 / c^2 + c^2 xi_2 (Dinh et al. 2017)."""
+    keras.utils.set_random_seed(0)
+    first = keras.layers.Dense(6, activation="relu")
+    second = keras.layers.Dense(4, use_bias=False)
+    model = keras.Sequential([keras.Input((5,)), first, second])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(7, 5)).astype(np.float32), rng.integers(4, size=7)
+    settings = {"num_samples": 7, "metrics": ["gamma_hat"], **WHOLE}
+    xi_of = {}
+    for layer, other in ((first, second), (second, first)):
+        other.trainable = False
+        xi_of[layer] = gram_matrix(model, x, y)
+        other.trainable = True
+    outputs, before = model(x).numpy(), characterize(model, x, y, **settings).gamma_hat
+    c = 8.0
+    first.set_weights([c * weight for weight in first.get_weights()])
+    second.set_weights([weight / c for weight in second.get_weights()])
+    np.testing.assert_array_equal(model(x).numpy(), outputs)
+    expected = np.linalg.slogdet(xi_of[first] / c**2 + c**2 * xi_of[second])[1]
+    after = characterize(model, x, y, **settings).gamma_hat
+    # c is a power of two, so nothing is rounded anew; float32 J, seven rows, condition 1e3.
+    assert after == pytest.approx(expected, abs=1e-3)
+    assert abs(after - before) > 1
 
 
 def test_what_is_not_selected_is_not_computed(model, data, monkeypatch):
