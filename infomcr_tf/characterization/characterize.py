@@ -17,6 +17,7 @@ from infomcr_tf.characterization.robustness import RobustnessBlocks, pool_blocks
 from infomcr_tf.characterization.settings import resolve_settings
 from infomcr_tf.characterization.trials import Trials, num_parameters
 from infomcr_tf.regularizer import FisherRegularizedModel
+from infomcr_tf.regularizer.precision import float32_precision
 
 
 def characterize(
@@ -161,11 +162,13 @@ class Measurement:
             identity = fingerprint(self.model, self._x, self._labels, settings)
         state = Checkpoint(checkpoint, identity)
         try:
-            if settings.trial_metrics:
-                self._run(Trials, state.trials, range(settings.num_trials), state, progress)
-            if "robustness" in settings.metrics:
-                blocks = RobustnessBlocks.indices(settings, len(self._labels))
-                self._run(RobustnessBlocks, state.robustness, blocks, state, progress)
+            # TensorFloat-32 would leave three digits of J.
+            with float32_precision():
+                if settings.trial_metrics:
+                    self._run(Trials, state.trials, range(settings.num_trials), state, progress)
+                if "robustness" in settings.metrics:
+                    blocks = RobustnessBlocks.indices(settings, len(self._labels))
+                    self._run(RobustnessBlocks, state.robustness, blocks, state, progress)
         finally:
             state.write()
         report = self._report(state)

@@ -353,6 +353,24 @@ def test_errors_of_other_devices_arrive(model, data, monkeypatch):
         quick(model, data, devices=["CPU:0", "CPU:1"])
 
 
+def test_tensor_float_32_is_off_inside_and_restored(model, data, monkeypatch):
+    from infomcr_tf.characterization import trials
+
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    seen = []
+    original = trials.TRIAL_METRICS["trace"]
+
+    def look(spectrum):
+        seen.append(enabled())
+        return original(spectrum)
+
+    monkeypatch.setitem(trials.TRIAL_METRICS, "trace", look)
+    assert enabled()
+    quick(model, data)
+    assert seen == [False] * 3
+    assert enabled()
+
+
 BAD = [
     ({"metrics": ["gamma_hut"]}, "Did you mean 'gamma_hat'"),
     ({"metrics": "robustnes"}, "Did you mean 'robustness'"),
