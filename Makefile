@@ -20,12 +20,13 @@ $(VENV)/.installed: setup.py pyproject.toml
 
 install: $(VENV)/.installed ## Create .venv and install the package with its test dependencies
 
-DEMO_FLAGS = --dataset digits --model cnn --train-size 300 --epochs 60 --batch-size 60 --seed 0
+DEMO_FLAGS = --dataset digits --model cnn --train-size 300 --epochs 40 --batch-size 60 --seed 0
 
 demo: $(VENV)/.installed ## Train with and without the regulariser on real digits, then compare (minutes)
 	$(PY) train_cifar.py $(DEMO_FLAGS) --regularize never --run-dir $(RUNS)/plain
-	$(PY) train_cifar.py $(DEMO_FLAGS) --regularize after-first-drop --run-dir $(RUNS)/regularized
-	$(PY) characterize.py $(RUNS)/plain $(RUNS)/regularized --num-trials 20 --num-samples 50 --out $(RUNS)/comparison
+	$(PY) train_cifar.py $(DEMO_FLAGS) --regularize always --beta 50 --run-dir $(RUNS)/regularized
+	$(PY) characterize.py $(RUNS)/plain $(RUNS)/regularized --num-trials 20 --num-samples 50 --equalize-loss 0.01 \
+	  --out $(RUNS)/comparison
 	@echo "picture: $(RUNS)/comparison/comparison.png"
 
 test: $(VENV)/.installed ## Run the default test suite

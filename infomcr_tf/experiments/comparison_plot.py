@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from infomcr_tf.characterization import MinimumReport
@@ -11,7 +12,7 @@ from infomcr_tf.experiments.minimum import Minimum
 from infomcr_tf.storage import replacing
 
 _PANELS = (
-    ("gamma_hat", r"$\hat\gamma$ (ours)"),
+    ("gamma_hat", r"$\hat\gamma$"),
     ("spectral_radius", "spectral radius"),
     ("frobenius_norm", "Frobenius norm"),
     ("robustness", "robustness"),
@@ -23,8 +24,9 @@ def plot_comparison(
 ) -> None:
     """Draws one panel for the test error and one for each of the paper's four metrics.
 
-    A box spans the quartiles of the trials, its whiskers all of them; a dot is their mean. The
-    robustness has one value. Minima keep their order and colour in all panels.
+    A box spans the quartiles of the trials, its whiskers all of them; a dot is their mean. Test
+    error and robustness, which is measured over all examples, have one value: a bar. Minima keep their
+    order and colour in all panels.
 
     Args:
         minima: what was measured.
@@ -38,13 +40,13 @@ def plot_comparison(
     axes = np.atleast_1d(figure.subplots(1, len(panels) + 1))
     positions = np.arange(len(minima))
     colors = [f"C{i % 10}" for i in positions]
-    errors = [100 * minimum.result["test"]["error"] for minimum in minima]
-    bars = axes[0].bar(positions, errors, color=colors, width=0.6)
-    axes[0].bar_label(bars, fmt="%.2f", padding=2)
-    axes[0].margins(y=0.12)
+    _draw_bars(axes[0], [100 * minimum.result["test"]["error"] for minimum in minima], colors)
     axes[0].set_title("test error (%)")
     for axis, (name, title) in zip(axes[1:], panels, strict=True):
-        _draw_metric(axis, [_values(report, name) for report in reports], colors)
+        if name == "robustness":
+            _draw_bars(axis, [report.robustness for report in reports], colors)
+        else:
+            _draw_trials(axis, [report.trials[name] for report in reports], colors)
         axis.set_title(title)
     for axis in axes:
         axis.set_xticks(positions, names, rotation=30, ha="right")
@@ -54,7 +56,13 @@ def plot_comparison(
         figure.savefig(temporary, dpi=150, format="png")
 
 
-def _draw_metric(axis: object, values: Sequence[np.ndarray], colors: Sequence[str]) -> None:
+def _draw_bars(axis: Axes, values: Sequence[float], colors: Sequence[str]) -> None:
+    bars = axis.bar(np.arange(len(values)), values, color=colors, width=0.6)
+    axis.bar_label(bars, fmt="%.3g", padding=2)
+    axis.margins(y=0.12)
+
+
+def _draw_trials(axis: Axes, values: Sequence[np.ndarray], colors: Sequence[str]) -> None:
     for i, (own, color) in enumerate(zip(values, colors, strict=True)):
         finite = own[np.isfinite(own)]
         if len(finite) < len(own):
@@ -67,10 +75,6 @@ def _draw_metric(axis: object, values: Sequence[np.ndarray], colors: Sequence[st
             )  # fmt: skip
         if len(finite):
             axis.plot(i, np.mean(finite), "o", color=color)
-
-
-def _values(report: MinimumReport, name: str) -> np.ndarray:
-    return report.trials[name] if name in report.trials else np.array([report.robustness])
 
 
 def _short_names(names: Sequence[str]) -> list[str]:
