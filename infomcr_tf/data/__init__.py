@@ -9,6 +9,7 @@ from infomcr_tf.data.normalization import (
     channel_statistics,
     make_normalization,
 )
+from infomcr_tf.data.order import Share
 from infomcr_tf.data.pipeline import evaluation_dataset, training_dataset
 from infomcr_tf.data.splits import Examples, Splits, split_dataset
 
@@ -19,6 +20,7 @@ __all__ = [
     "Examples",
     "ImageDataset",
     "Normalization",
+    "Share",
     "Splits",
     "augment",
     "channel_statistics",

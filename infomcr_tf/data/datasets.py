@@ -73,7 +73,7 @@ def _from_tfds(name: str, data_dir: str | os.PathLike | None, download: bool) ->
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    with _errors_only():  # it warns of a missing data set; here that is an error or a download
+    with errors_only():  # it warns of a missing data set; here that is an error or a download
         builder = tfds.builder(name, data_dir=None if data_dir is None else os.fspath(data_dir))
         prepared = builder.is_prepared()
     try:
@@ -117,7 +117,8 @@ def _download(builder: tfds.core.DatasetBuilder, download: bool) -> None:
 
 
 @contextlib.contextmanager
-def _errors_only() -> Iterator[None]:
+def errors_only() -> Iterator[None]:
+    """Keeps tensorflow-datasets' warnings back."""
     from absl import logging
 
     verbosity = logging.get_verbosity()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.data.augmentation import AUGMENTATIONS, augment, image_seed, stream_seed
+from infomcr_tf.data.augmentation import AUGMENTATIONS, augment, image_seed
 from infomcr_tf.data.examples import check_choice, check_examples, check_integer
 from infomcr_tf.data.normalization import Normalization
+from infomcr_tf.data.order import Share, finished, one_by_one, shuffled_batches
 
 
 def training_dataset(
@@ -20,6 +21,7 @@ def training_dataset(
     seed: int,
     start_epoch: int = 0,
     start_step: int = 0,
+    share: Share = Share(),
 ) -> tf.data.Dataset:
     """An endless stream of shuffled, augmented, normalised batches.
 
@@ -38,53 +40,35 @@ def training_dataset(
         seed: integer >= 0.
         start_epoch: first epoch, from 0.
         start_step: first step in it, from 0, less than N // B.
+        share: where several workers train, whose part of each batch to give.
 
     Returns:
-        A dataset of (float32 [B, H, W, C], int32 [B]).
+        A dataset of (float32 [B, H, W, C], int32 [B]); B / workers examples for a share.
 
     Raises:
         ValueError: if an argument is not as described.
     """
     images, labels = check_examples(images, labels)
     check_choice("augmentation", augmentation, AUGMENTATIONS)
-    seed = check_integer("seed", seed, minimum=0)
-    batch_size = check_integer("batch_size", batch_size, minimum=1)
-    start_epoch = check_integer("start_epoch", start_epoch, minimum=0)
-    start_step = check_integer("start_step", start_step, minimum=0)
-    num_images, steps = len(images), len(images) // batch_size
-    if not steps:
-        raise ValueError(
-            f"`batch_size` should be at most the number of images, {num_images}. "
-            f"Received: {batch_size}. Pass a smaller `batch_size`."
-        )
-    if start_step >= steps:
-        raise ValueError(
-            f"`start_step` should be less than the {steps} steps of an epoch. "
-            f"Received: {start_step}"
-        )
+    batches = shuffled_batches(
+        len(images),
+        batch_size=batch_size,
+        seed=seed,
+        start_epoch=start_epoch,
+        start_step=start_step,
+        share=share,
+    )
     normalization.apply(images[:1])  # fails here, not in a graph, where the channels differ
     with tf.device("CPU:0"):
         images, labels = tf.constant(images), tf.constant(labels)
-
-    def indices_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(num_images, dtype=tf.int64), seed=stream_seed(seed, 0, epoch)
-        )
-        order = order[: steps * batch_size]
-        return tf.data.Dataset.from_tensor_slices((tf.fill(tf.shape(order), epoch), order))
 
     def example(epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = normalization.apply(images[index])
         return augment(image, augmentation, image_seed(seed, epoch, index)), labels[index]
 
-    dataset = tf.data.Dataset.counter(start_epoch).flat_map(indices_of)
-    dataset = dataset.skip(start_step * batch_size)
+    dataset = one_by_one(batches)
     dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(batch_size, drop_remainder=True)
-    # `flat_map` does not know that its epochs never end; Keras asks.
-    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    dataset = dataset.apply(endless)
-    return _finish(dataset)
+    return finished(dataset.batch(batch_size // share.count, drop_remainder=True))
 
 
 def evaluation_dataset(
@@ -113,11 +97,4 @@ def evaluation_dataset(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    return _finish(dataset)
-
-
-def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    options = tf.data.Options()
-    # There are no files to give to the workers of a distribution strategy, only examples.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+    return finished(dataset)
