@@ -207,17 +207,17 @@ class Measurement:
         if settings.trial_metrics:
             results = [state.trials[trial] for trial in range(settings.num_trials)]
             trials = to_arrays({name: [r[name] for r in results] for name in results[0]})
-        robustness, robustness_std = None, None
+        robustness = (None, None, None)
         if "robustness" in settings.metrics:
-            blocks = [state.robustness[block] for block in sorted(state.robustness)]
-            robustness, robustness_std = pool_blocks(blocks)
+            robustness = pool_blocks([values for _, values in sorted(state.robustness.items())])
         return MinimumReport(
             num_parameters=num_parameters(self.model),
             num_examples=len(self._labels),
             num_samples=settings.num_samples,
             trials=trials,
-            robustness=robustness,
-            robustness_std=robustness_std,
+            robustness=robustness[0],
+            robustness_std=robustness[1],
+            num_robustness_examples=robustness[2],
             settings=settings.to_dict(),
         )
 

@@ -35,6 +35,7 @@ class MinimumReport:
             examples left after `equalize_loss` has excluded those that it cannot equalise.
         robustness: `(1/N) sum_S ||J_x f(x)||_2^2`, f the softmax output, spectral norm.
         robustness_std: standard deviation of `||J_x f(x)||_2^2` over the examples.
+        num_robustness_examples: the number of examples that `robustness` is the mean over.
         settings: the arguments that lead to these numbers.
     """
 
@@ -44,6 +45,7 @@ class MinimumReport:
     trials: Mapping[str, np.ndarray]
     robustness: float | None = None
     robustness_std: float | None = None
+    num_robustness_examples: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -205,6 +207,7 @@ class MinimumReport:
                 trials=to_arrays(content["trials"]),
                 robustness=_optional_float(content.get("robustness")),
                 robustness_std=_optional_float(content.get("robustness_std")),
+                num_robustness_examples=content.get("num_robustness_examples"),
                 settings=dict(content["settings"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -234,6 +237,7 @@ SUMMARY = (
     "frobenius_norm_cross",
     "robustness",
     "robustness_std",
+    "num_robustness_examples",
     "trace",
     "rank",
     "rank_tolerance",

@@ -83,8 +83,10 @@ class RobustnessBlocks:
         return [len(values), mean, float(np.sum((values - mean) ** 2))]
 
 
-def pool_blocks(blocks: list[list[float]]) -> tuple[float, float]:
-    """Mean and standard deviation of all values from those of the blocks, without cancellation.
+def pool_blocks(blocks: list[list[float]]) -> tuple[float, float, int]:
+    """Mean, standard deviation and number of all values from those of the blocks.
+
+    The deviations are summed about each block's own mean, so nothing cancels.
 
     Raises:
         ValueError: where `equalize_loss` has left no example.
@@ -97,7 +99,7 @@ def pool_blocks(blocks: list[list[float]]) -> tuple[float, float]:
         )
     mean = float(np.sum(counts * means) / np.sum(counts))
     variance = (np.sum(squares) + np.sum(counts * (means - mean) ** 2)) / np.sum(counts)
-    return mean, float(np.sqrt(variance))
+    return mean, float(np.sqrt(variance)), int(counts.sum())
 
 
 class InputJacobian:

@@ -194,6 +194,7 @@ def test_robustness_of_a_part_of_the_examples(model):
     whole = quick(model, (x, y), metrics=["robustness"])
     part = quick(model, (x, y), metrics=["robustness"], num_robustness_examples=130)
     assert part.robustness != whole.robustness
+    assert (part.num_robustness_examples, whole.num_robustness_examples) == (130, 250)
     # The standard error of 130 of 250, four times.
     assert abs(part.robustness - whole.robustness) < 4 * whole.robustness_std / np.sqrt(130)
 

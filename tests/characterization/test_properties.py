@@ -41,14 +41,16 @@ examples = st.builds(draw_examples, st.integers(0, 2**32))
 
 
 def assert_close(after, before):
-    """Equal up to float32 rounding of J.
+    """Equal up to float32 rounding of J, whose rows (63 weights) are off by some 1e-6 of their norm.
 
-    A row of J (63 weights) is off by some 1e-6 of its norm. The determinant divides this by the
-    smallest eigenvalue of the cosines, which for 8 random examples stays above 1e-3.
+    To first order an error of the cosines changes the logarithm of their determinant by its
+    multiple with the sum of the inverse eigenvalues.
     """
+    error = 5e-6 * np.sum(1 / before.eigenvalues)
+    before, after = metrics(before), metrics(after)
     for name, value in before.items():
         if name == "gamma_hat":
-            assert after[name] == pytest.approx(value, abs=2e-2), name
+            assert after[name] == pytest.approx(value, abs=error), name
         else:
             assert after[name] == pytest.approx(value, rel=1e-4), name
 
@@ -56,7 +58,7 @@ def assert_close(after, before):
 @given(examples, st.integers(1, N))
 @settings(max_examples=20, deadline=None)
 def test_chunking(data, chunk_size):
-    assert_close(metrics(engine(chunk_size).gram(*data)), metrics(engine().gram(*data)))
+    assert_close(engine(chunk_size).gram(*data), engine().gram(*data))
 
 
 @given(examples, st.permutations(range(N)))
@@ -66,7 +68,7 @@ def test_permutation(data, order):
     before, after = engine().gram(x, y), engine().gram(x[order], y[order])
     scale = before.xi.diagonal().max()
     np.testing.assert_allclose(after.xi, before.xi[np.ix_(order, order)], atol=1e-5 * scale)
-    assert_close(metrics(after), metrics(before))
+    assert_close(after, before)
 
 
 @given(examples, st.sets(st.integers(0, N - 1), min_size=1, max_size=N - 1))
