@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest>=8.0", "hypothesis>=6.100"]
+TEST = ["pytest>=8.3", "hypothesis>=6.112"]
 
 setup(
     name="infomcr-tf",
@@ -24,10 +24,10 @@ setup(
         "tensorflow-datasets>=4.9.9",
         "importlib_resources>=6.4",  # tensorflow-datasets imports it without declaring it
         "tensorboard>=2.20",  # to read the event files; TensorFlow 2.21 no longer brings it
-        "scipy>=1.13",
-        "scikit-learn>=1.5",  # the bundled digits
-        "matplotlib>=3.9",
-        "tqdm>=4.66",
+        "scipy>=1.13.1",
+        "scikit-learn>=1.5.2",  # the bundled digits
+        "matplotlib>=3.9.2",
+        "tqdm>=4.66.5",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20"],
