@@ -116,9 +116,7 @@ def augment(
     return tf.reshape(pixels, [crop_size, crop_size, 3])
 
 
-def center_crop(
-    jpeg: tf.Tensor, *, image_size: int, crop_size: int
-) -> tf.Tensor:
+def center_crop(jpeg: tf.Tensor, *, image_size: int, crop_size: int) -> tf.Tensor:
     """Decodes the middle of an image: uint8 [crop_size, crop_size, 3]."""
     place = (image_size - crop_size) // 2
     image = tf.io.decode_and_crop_jpeg(
