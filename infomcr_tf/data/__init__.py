@@ -9,7 +9,7 @@ from infomcr_tf.data.normalization import (
     channel_statistics,
     make_normalization,
 )
-from infomcr_tf.data.order import Share
+from infomcr_tf.data.order import WHOLE, Share
 from infomcr_tf.data.pipeline import evaluation_dataset, training_dataset
 from infomcr_tf.data.splits import Examples, Splits, split_dataset
 
@@ -17,6 +17,7 @@ __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
     "NORMALIZATIONS",
+    "WHOLE",
     "Examples",
     "ImageDataset",
     "Normalization",

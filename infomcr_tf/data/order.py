@@ -27,6 +27,9 @@ class Share:
         return slice(size * self.index // self.count, size * (self.index + 1) // self.count)
 
 
+WHOLE = Share()
+
+
 def shuffled_batches(
     num_images: int,
     *,
@@ -34,7 +37,7 @@ def shuffled_batches(
     seed: int,
     start_epoch: int = 0,
     start_step: int = 0,
-    share: Share = Share(),
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
     """An endless stream of batches of positions; see `training_dataset`.
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from infomcr_tf.data.augmentation import AUGMENTATIONS, augment, image_seed
 from infomcr_tf.data.examples import check_choice, check_examples, check_integer
 from infomcr_tf.data.normalization import Normalization
-from infomcr_tf.data.order import Share, finished, one_by_one, shuffled_batches
+from infomcr_tf.data.order import WHOLE, Share, finished, one_by_one, shuffled_batches
 
 
 def training_dataset(
@@ -21,7 +21,7 @@ def training_dataset(
     seed: int,
     start_epoch: int = 0,
     start_step: int = 0,
-    share: Share = Share(),
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
     """An endless stream of shuffled, augmented, normalised batches.
 

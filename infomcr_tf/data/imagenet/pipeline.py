@@ -15,7 +15,7 @@ from infomcr_tf.data.imagenet.augmentation import (
 )
 from infomcr_tf.data.imagenet.cache import ResizedImages
 from infomcr_tf.data.normalization import Normalization
-from infomcr_tf.data.order import Share, finished, one_by_one, shuffled_batches
+from infomcr_tf.data.order import WHOLE, Share, finished, one_by_one, shuffled_batches
 
 
 def training_dataset(
@@ -29,7 +29,7 @@ def training_dataset(
     seed: int,
     start_epoch: int = 0,
     start_step: int = 0,
-    share: Share = Share(),
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
     """An endless stream of shuffled, augmented, normalised batches.
 

@@ -76,7 +76,7 @@ def open_source(
             among them, or to be prepared there); `None` is its own default.
         manual_dir: folder with `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`; needed the
             first time only.
-        image_folder: instead of these, a folder with `train/CLASS/` and `val/CLASS/` full of images.
+        image_folder: instead of these, a folder with images in `train/CLASS/` and `val/CLASS/`.
 
     Raises:
         ValueError: if the images are not where they should be; the message names what is missing.
