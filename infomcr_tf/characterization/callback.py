@@ -68,7 +68,7 @@ class CharacterizeCallback(keras.callbacks.Callback):
         self._log_dir = log_dir
         self._writer = None
 
-    def on_train_begin(self, logs: dict | None = None) -> None:  # noqa: ARG002
+    def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks the data against the model, before the first epoch."""
         self._measurement = Measurement(self.model, self._x, self._y, **self._settings)
         if self._log_dir is not None:
@@ -89,7 +89,7 @@ class CharacterizeCallback(keras.callbacks.Callback):
                     tf.summary.scalar(self._prefix + name, value, step=epoch)
             self._writer.flush()
 
-    def on_train_end(self, logs: dict | None = None) -> None:  # noqa: ARG002
+    def on_train_end(self, logs: dict | None = None) -> None:
         """Closes the TensorBoard writer."""
         if self._writer is not None:
             self._writer.close()

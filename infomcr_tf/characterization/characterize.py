@@ -1,5 +1,6 @@
 """`characterize`: measures a trained minimum."""
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -206,7 +207,10 @@ class Measurement:
         trials = {}
         if settings.trial_metrics:
             results = [state.trials[trial] for trial in range(settings.num_trials)]
-            trials = to_arrays({name: [r[name] for r in results] for name in results[0]})
+            names = dict.fromkeys(name for result in results for name in result)
+            trials = to_arrays(
+                {name: [result.get(name, math.nan) for result in results] for name in names}
+            )
         robustness = (None, None, None)
         if "robustness" in settings.metrics:
             robustness = pool_blocks([values for _, values in sorted(state.robustness.items())])
@@ -227,7 +231,8 @@ def _warn_of_singular_or_excluded(report: MinimumReport) -> None:
         warnings.warn(
             f"`equalize_loss` left out {report.num_excluded} wrongly classified examples of "
             f"{report.num_trials * report.num_samples}: gamma_hat is a sum over the examples left, "
-            "so compare networks by `gamma`, or on examples that all of them classify correctly.",
+            "so compare networks by `gamma`, or on examples that all of them classify correctly. "
+            "A trial in which none is left is nan.",
             UserWarning,
             stacklevel=4,
         )
@@ -235,7 +240,7 @@ def _warn_of_singular_or_excluded(report: MinimumReport) -> None:
     if singular.any():
         warnings.warn(
             f"xi is singular in {singular.sum()} of {report.num_trials} trials, so gamma_hat "
-            "is -inf: repeated examples, or or gradients that are zero or dependent (see `rank`).",
+            "is -inf: repeated examples, or gradients that are zero or dependent (see `rank`).",
             UserWarning,
             stacklevel=4,
         )

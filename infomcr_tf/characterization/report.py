@@ -16,21 +16,21 @@ from infomcr_tf.storage import read_json, write_json
 
 _KIND = "infomcr_tf.MinimumReport"
 _VERSION = 1
-_INTEGER_TRIALS = ("rank", "num_kept")
+_INTEGER_TRIALS = ("num_kept",)
 
 
 @dataclass(frozen=True, eq=False)
 class MinimumReport:
     """The metrics of one minimum; lower is said to generalise better for each but `rank`.
 
-    A metric that was not selected is None. Means and standard deviations (population, ddof=0) are
-    over the T trials. Natural logarithms throughout.
+    A metric that was not selected is None; one that a trial could not measure is nan. Means and
+    standard deviations (population, ddof=0) are over the T trials. Natural logarithms throughout.
 
     Attributes:
         num_parameters: W, the number of trainable parameters.
         num_examples: N, the number of examples in S.
         num_samples: N', the number of examples in one trial.
-        trials: name -> float64 [T] (int64 for "rank" and "num_kept"), one value per trial.
+        trials: name -> float64 [T] (int64 for "num_kept"), one value per trial.
             "train_loss" and "train_accuracy" are the sample's own; "num_kept" is the number of
             examples left after `equalize_loss` has excluded those that it cannot equalise.
         robustness: `(1/N) sum_S ||J_x f(x)||_2^2`, f the softmax output, spectral norm.
@@ -69,7 +69,8 @@ class MinimumReport:
         if "gamma_hat" not in self.trials:
             return None
         # With excluded examples N' differs from trial to trial, so the mean is taken here.
-        per_example = self.trials["gamma_hat"] / self.trials["num_kept"]
+        with np.errstate(invalid="ignore"):
+            per_example = self.trials["gamma_hat"] / self.trials["num_kept"]
         return gamma_from_gamma_hat(
             float(np.mean(per_example)), num_parameters=self.num_parameters, num_samples=1
         )

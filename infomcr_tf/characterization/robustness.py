@@ -87,16 +87,11 @@ def pool_blocks(blocks: list[list[float]]) -> tuple[float, float, int]:
     """Mean, standard deviation and number of all values from those of the blocks.
 
     The deviations are summed about each block's own mean, so nothing cancels.
-
-    Raises:
-        ValueError: where `equalize_loss` has left no example.
+    Where `equalize_loss` has left no example, mean and standard deviation are nan.
     """
     counts, means, squares = np.array(blocks, np.float64).T
     if not counts.sum():
-        raise ValueError(
-            "`equalize_loss` needs correctly classified examples: only they have a temperature "
-            "that gives the loss. Received: a training set without any."
-        )
+        return math.nan, math.nan, 0
     mean = float(np.sum(counts * means) / np.sum(counts))
     variance = (np.sum(squares) + np.sum(counts * (means - mean) ** 2)) / np.sum(counts)
     return mean, float(np.sqrt(variance)), int(counts.sum())

@@ -44,7 +44,7 @@ class Trials:
         self._num_parameters = num_parameters(model)
 
     def __call__(self, trial: int) -> dict[str, float]:
-        """Returns the numbers of trial t, by name."""
+        """Returns the numbers of trial t by name; nan where `equalize_loss` leaves no example."""
         settings = self._settings
         indices = sample_indices(
             len(self._labels),
@@ -55,17 +55,14 @@ class Trials:
         )
         x, labels = take(self._x, indices), self._labels[indices]
         gram = self._engine.gram(x, labels)
-        if not len(gram.kept):
-            raise ValueError(
-                "`equalize_loss` needs correctly classified examples: only they have a temperature "
-                f"that gives the loss. Received: a sample of {len(labels)} without any."
-            )
-        spectrum = TrialSpectrum(gram)
         result = {
             "train_loss": float(np.mean(gram.losses)),
             "train_accuracy": float(np.mean(gram.correct)),
             "num_kept": len(gram.kept),
         }
+        if not len(gram.kept):
+            return {**result, **dict.fromkeys(settings.trial_metrics, float("nan"))}
+        spectrum = TrialSpectrum(gram)
         for name in settings.trial_metrics:
             if name in TRIAL_METRICS:
                 result.update(TRIAL_METRICS[name](spectrum))

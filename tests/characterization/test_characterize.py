@@ -258,8 +258,12 @@ def test_wrongly_classified_examples_are_excluded_and_counted(model):
     assert report.gamma_hat == pytest.approx(right.gamma_hat, abs=1e-3)
     assert report.gamma == pytest.approx(right.gamma, rel=1e-5)
     all_wrong = (model.predict(x, verbose=0).argmax(axis=1) + 1) % 5
-    with pytest.raises(ValueError, match="`equalize_loss` needs correctly classified"):
-        characterize(model, x, all_wrong, num_samples=9, **settings)
+    settings["metrics"] = ["gamma_hat", "rank", "am_gm_gap", "robustness"]
+    with pytest.warns(UserWarning, match="left out 9 wrongly classified examples of 9"):
+        report = characterize(model, x, all_wrong, num_samples=9, **settings)
+    for name in ("gamma_hat", "gamma", "rank", "am_gm_gap", "robustness"):
+        assert np.isnan(getattr(report, name)), name
+    assert report.num_robustness_examples == 0
 
 
 @pytest.mark.parametrize("batch_norm", ["inference", "batch"])

@@ -41,7 +41,7 @@ examples = st.builds(draw_examples, st.integers(0, 2**32))
 
 
 def assert_close(after, before):
-    """Equal up to float32 rounding of J, whose rows (63 weights) are off by some 1e-6 of their norm.
+    """Equal up to float32 rounding of J, whose rows (63 weights) are off by 1e-6 of their norm.
 
     To first order an error of the cosines changes the logarithm of their determinant by its
     multiple with the sum of the inverse eigenvalues.

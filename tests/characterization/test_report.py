@@ -17,7 +17,7 @@ def make_report(**changes):
         "gamma_hat": np.array([-90.0, -110.0]),
         "spectral_radius": np.array([3.0, 5.0]),
         "frobenius_norm_cross": np.array([0.1, 0.3]),
-        "rank": np.array([10, 9]),
+        "rank": np.array([10.0, 9.0]),
         "rank_tolerance": np.array([1e-10, 2e-10]),
     }
     arguments = {
