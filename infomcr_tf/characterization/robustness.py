@@ -192,6 +192,7 @@ class InputJacobian:
             head_tape.watch(z)
             transformed, kept = self._head.transform(z, labels)
         log_p = tf.nn.log_softmax(transformed)
+        row_dtype = tf.float64 if logits.dtype == tf.float64 else tf.float32
 
         def row(k: tf.Tensor, rows: tf.TensorArray, scales: tf.TensorArray) -> tuple:
             unit, log_norm = _softmax_row(log_p, k)
@@ -199,7 +200,7 @@ class InputJacobian:
             length = tf.norm(pulled, axis=-1)
             unit = tf.cast(tf.math.divide_no_nan(pulled, length[:, None]), logits.dtype)
             gradients = tape.gradient(logits, leaves, output_gradients=unit)
-            flat = [tf.reshape(g, [tf.shape(g)[0], -1]) for g in gradients]
+            flat = [tf.cast(tf.reshape(g, [tf.shape(g)[0], -1]), row_dtype) for g in gradients]
             return (
                 k + 1,
                 rows.write(k, tf.concat(flat, axis=1)),
@@ -207,7 +208,7 @@ class InputJacobian:
             )
 
         num_classes = tf.shape(z)[1]
-        rows = tf.TensorArray(leaves[0].dtype, size=num_classes)
+        rows = tf.TensorArray(row_dtype, size=num_classes)
         scales = tf.TensorArray(tf.float64, size=num_classes)
         _, rows, scales = tf.while_loop(
             lambda k, *_: k < num_classes, row, (0, rows, scales), parallel_iterations=1

@@ -100,7 +100,9 @@ def test_several_inputs_and_softmax_at_the_end():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4, 7)).astype(np.float32)
     y = np.zeros(4, int)
-    got = InputJacobian(with_softmax).squared_norms({"a": x[:, :4], "b": x[:, 4:]}, y)
+    # Arrays of different dtypes, as users have them.
+    parts = {"a": x[:, :4], "b": x[:, 4:].astype(np.float64)}
+    got = InputJacobian(with_softmax).squared_norms(parts, y)
     np.testing.assert_allclose(got, InputJacobian(single).squared_norms(x, y), rtol=1e-5)
 
 
