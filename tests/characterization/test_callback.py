@@ -102,6 +102,17 @@ def test_wrapped_and_inner_model_are_the_same_minimum():
     )
 
 
+def test_under_mirrored_strategy():
+    """Two replicas; the trials run on other devices than they do."""
+    x, y = images(24)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = compiled(conv_net())
+    callback = CharacterizeCallback(x, y, devices=["CPU:2", "CPU:3"], **QUICK)
+    model.fit(x, y, epochs=1, batch_size=8, verbose=0, callbacks=[callback])
+    expected = characterize(model, x, y, progress=False, **QUICK)
+    assert callback.reports[0].to_dict() == expected.to_dict()
+
+
 def test_bad_arguments_and_data_before_the_first_epoch():
     x, y = images(24)
     with pytest.raises(ValueError, match="`every` must be a positive integer"):
