@@ -42,11 +42,21 @@ class MinimumReport:
     num_parameters: int
     num_examples: int
     num_samples: int
-    trials: Mapping[str, np.ndarray]
+    trials: Mapping[str, np.ndarray] = field(repr=False)
     robustness: float | None = None
     robustness_std: float | None = None
     num_robustness_examples: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        """One line for each number that was measured, without the single trials."""
+        head = (
+            f"{self.num_parameters:,} parameters, {self.num_examples:,} examples, "
+            f"{self.num_trials} trials of {self.num_samples}"
+        )
+        values = {name: getattr(self, name) for name in SUMMARY}
+        lines = [f"{name:24}{v:.6g}" for name, v in values.items() if v is not None]
+        return "\n".join([head, *lines])
 
     @property
     def num_trials(self) -> int:
