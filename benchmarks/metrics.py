@@ -1,11 +1,11 @@
 """What does each metric of `characterize` cost?
 
-ResNet-20 on random images of CIFAR-10's size. Each metric alone, and all of them together: seconds
-per 100 examples divided by the time of one ordinary gradient of the mean loss of 100 examples,
-medians in one process. Robustness takes K = 10 backward passes for each example and runs over all
-of S; the others take one sample of 100 examples for each trial. Prints JSON.
+ResNet-20 on random images of CIFAR-10's size. Each metric alone, and all of them together: the time
+of 100 examples divided by that of one ordinary gradient of the mean loss of 100 examples, medians
+over pairs in one process. Robustness takes K = 10 backward passes for each example and runs over
+all of S; the others take one sample of 100 examples for each trial. Prints JSON.
 
-    python benchmarks/metrics.py [--repeats 5]
+    python benchmarks/metrics.py [--repeats 9]
 """
 
 import argparse
@@ -31,22 +31,23 @@ SAMPLES = 100
 def main():
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=5, help="runs of which the median is taken")
+    parser.add_argument("--repeats", type=int, default=9, help="pairs of which the median is taken")
     arguments = parser.parse_args()
     model = models.resnet20(seed=0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(SAMPLES, 32, 32, 3)).astype(np.float32)
     y = rng.integers(10, size=SAMPLES)
-    gradient = median_seconds(batch_gradient(model, x, y), arguments.repeats)
+    gradient = batch_gradient(model, x, y)
     ratios = {}
     for metrics in [*METRICS, "all"]:
         measurement = Measurement(model, x, y, metrics=metrics, num_trials=1, num_samples=SAMPLES)
-        seconds = median_seconds(lambda m=measurement: m.run(progress=False), arguments.repeats)
-        ratios[metrics] = round(seconds / gradient, 2)
+        ratios[metrics] = median_ratio(
+            lambda m=measurement: m.run(progress=False), gradient, arguments.repeats
+        )
     result = {
         "question": "cost of each metric, in gradients of a batch of 100",
         "model": "resnet20",
-        "gradient_seconds": round(gradient, 3),
+        "gradient_seconds": round(seconds_of(gradient), 3),
         "ratio": ratios,
         "environment": {
             "python": platform.python_version(),
@@ -73,15 +74,17 @@ def batch_gradient(model, x, y):
     return lambda: [g.numpy() for g in gradient()]
 
 
-def median_seconds(function, repeats):
-    """The median time of a call, after one that is not counted."""
+def median_ratio(function, unit, repeats):
+    """Median over pairs of calls, one right after the other; the first pair is not counted."""
+    ratios = [seconds_of(function) / seconds_of(unit) for _ in range(repeats + 1)]
+    return round(statistics.median(ratios[1:]), 2)
+
+
+def seconds_of(function):
+    """The time of one call."""
+    start = time.perf_counter()
     function()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
