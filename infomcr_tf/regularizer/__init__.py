@@ -4,5 +4,13 @@ from infomcr_tf.regularizer.beta_schedule import SCHEDULES, BetaSchedule
 from infomcr_tf.regularizer.data_term import DATA_TERMS
 from infomcr_tf.regularizer.fisher_regularized_model import FisherRegularizedModel
 from infomcr_tf.regularizer.penalty import fisher_penalty
+from infomcr_tf.regularizer.sharpness_aware_model import SharpnessAwareModel
 
-__all__ = ["DATA_TERMS", "SCHEDULES", "BetaSchedule", "FisherRegularizedModel", "fisher_penalty"]
+__all__ = [
+    "DATA_TERMS",
+    "SCHEDULES",
+    "BetaSchedule",
+    "FisherRegularizedModel",
+    "SharpnessAwareModel",
+    "fisher_penalty",
+]

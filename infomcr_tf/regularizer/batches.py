@@ -45,6 +45,22 @@ def too_small(size: Any, num_sub_batches: int) -> str:
     )
 
 
+def check_last_batch(
+    examples: int,
+    batch_size: int,
+    num_sub_batches: int,
+    *,
+    validation_split: float | None = None,
+    steps_per_epoch: int | None = None,
+    **_: Any,
+) -> None:
+    """Raises `ValueError` if `fit`, given arrays, will end an epoch on too small a batch."""
+    examples = int(examples * (1 - (validation_split or 0.0)))
+    last = examples % batch_size or batch_size
+    if last < num_sub_batches and not steps_per_epoch:
+        raise ValueError(too_small(last, num_sub_batches))
+
+
 def take(batch: Any, start: Any, size: Any) -> Any:
     """Returns the examples `start ... start + size - 1`; `None` stays `None`."""
 

@@ -27,16 +27,15 @@ def resolve_data_term(data_term: str, model: keras.Model, loss: Any, num_sub_bat
     """
     if data_term != "auto":
         return data_term
-    layers = _known_layers(model)
-    if layers is None or any(layer.activity_regularizer is not None for layer in layers):
-        return "batch"
-    if synchronized_layers(model):
+    layers = list(model._flatten_layers())
+    if synchronized_layers(model) or any(map(_may_add_losses, layers)):
         return "batch"
     if num_sub_batches == 1:
         return "sub_batches"
     mixes = any(isinstance(layer, COUPLING_LAYERS) and layer.trainable for layer in layers)
     losses = [one for one in keras.tree.flatten(loss) if one is not None]
-    return "sub_batches" if not mixes and all(map(_is_plain_mean, losses)) else "batch"
+    alike = not mixes and not _has_bare_operations(layers) and all(map(_is_plain_mean, losses))
+    return "sub_batches" if alike else "batch"
 
 
 def synchronized_layers(model: keras.Model) -> list[keras.layers.Layer]:
@@ -44,22 +43,17 @@ def synchronized_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return [one for one in model._flatten_layers() if getattr(one, "synchronized", False)]
 
 
-def _known_layers(model: keras.Model) -> list[keras.layers.Layer] | None:
-    """All layers and sublayers; None where any part may be the user's own code."""
-    layers = list(model._flatten_layers())
-    operations = [
-        operation
-        for layer in layers
-        if isinstance(layer, keras.Model)
-        for operation in getattr(layer, "operations", [])
-    ]
-    for part in [*layers, *operations]:
-        own_code = not type(part).__module__.startswith("keras.")
-        if own_code or isinstance(part, keras.layers.Lambda):
-            return None
-        if not isinstance(part, keras.layers.Layer):
-            return None
-    return layers
+def _may_add_losses(layer: keras.layers.Layer) -> bool:
+    """Whether a layer adds, or being the user's own code may add, a loss of its own."""
+    own_code = not type(layer).__module__.startswith("keras.")
+    has_own_code = own_code or isinstance(layer, keras.layers.Lambda)
+    return has_own_code or layer.activity_regularizer is not None
+
+
+def _has_bare_operations(layers: list[keras.layers.Layer]) -> bool:
+    """Whether a functional model applies a `keras.ops` function, which may mix examples."""
+    operations = [operation for layer in layers for operation in getattr(layer, "operations", [])]
+    return not all(isinstance(operation, keras.layers.Layer) for operation in operations)
 
 
 def _is_plain_mean(loss: Any) -> bool:

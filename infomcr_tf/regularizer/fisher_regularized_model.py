@@ -1,11 +1,13 @@
 """Training with Algorithm 1 through Keras' own `compile` and `fit`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from infomcr_tf.regularizer.batches import first_leaf, too_small
+from infomcr_tf.regularizer.batches import check_last_batch, first_leaf
+from infomcr_tf.regularizer.building import build_before_tracing
 from infomcr_tf.regularizer.data_term import DATA_TERMS, resolve_data_term
 from infomcr_tf.regularizer.graph_checks import graph_errors_as_value_errors
 from infomcr_tf.regularizer.penalty import Perturbation
@@ -203,7 +205,7 @@ class FisherRegularizedModel(keras.Model):
     # ---- the step ---------------------------------------------------------------------------
 
     def make_train_function(self, force: bool = False) -> None:
-        """Makes the function `fit` calls: Keras' own step while `beta` is 0, else `train_step`.
+        """Makes the function `fit` calls: Keras' own step while `beta` is 0, else Algorithm 1.
 
         Two functions rather than the one with a `tf.cond` in it: TensorFlow's graph optimizer
         rounds differently where a branch lies between gradients and update, and then `beta = 0`
@@ -211,16 +213,22 @@ class FisherRegularizedModel(keras.Model):
         """
         if self.train_function is not None and not force:
             return
-        plain = self._make_function(super().train_step)
-        regularized = self._make_function(self.train_step)
+        self.train_function = self.switch(
+            self._make_function(super().train_step),
+            self._make_function(lambda data: self._step(data, self._is_due())),
+        )
+
+    def switch(self, plain: Callable[[Any], Any], regularized: Callable[[Any], Any]) -> Callable:
+        """Returns the function that calls `plain` while `beta` is 0, else `regularized`."""
 
         def train_function(iterator: Any) -> Any:
-            if float(self.beta) == 0:
+            if float(keras.ops.convert_to_numpy(self.beta)) == 0:
                 return plain(iterator)
+            iterator = build_before_tracing(self, iterator)
             with graph_errors_as_value_errors(), float32_precision(self.allow_tf32):
                 return regularized(iterator)
 
-        self.train_function = train_function
+        return train_function
 
     def fit(
         self,
@@ -244,26 +252,27 @@ class FisherRegularizedModel(keras.Model):
                 M; later, if the penalty is not finite or a batch of a data set is too small.
         """
         shape = None if x is None else getattr(first_leaf(x), "shape", None)
-        if shape and float(self.beta) > 0:
-            self._check_last_batch(shape[0], batch_size or 32, kwargs)
+        if shape and float(keras.ops.convert_to_numpy(self.beta)) > 0:
+            check_last_batch(shape[0], batch_size or 32, self.num_sub_batches, **kwargs)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = [AverageReplicas(), *keras.tree.flatten(callbacks or [])]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
-    def _check_last_batch(self, examples: int, batch_size: int, options: dict[str, Any]) -> None:
-        examples = int(examples * (1 - (options.get("validation_split") or 0.0)))
-        last = examples % batch_size or batch_size
-        if last < self.num_sub_batches and not options.get("steps_per_epoch"):
-            raise ValueError(too_small(last, self.num_sub_batches))
-
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One step of Algorithm 1; with `beta` at 0, one step of plain Keras."""
-        if not all(layer.built for layer in self._flatten_layers()):
-            self._symbolic_build(data_batch=data)
+        """One step of Algorithm 1; with `beta` at 0, one step of plain Keras.
+
+        Decides in the graph, for training loops of one's own; `fit` decides outside, as `switch`.
+        """
+        return self._step(data, (self.beta > 0) & self._is_due())
+
+    def _is_due(self) -> Any:
+        """Whether the penalty is to be applied at this step; a bool where that never changes."""
+        return True if self.every == 1 else self.optimizer.iterations % self.every == 0
+
+    def _step(self, data: Any, active: Any) -> dict[str, tf.Tensor]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         replicas = self.distribute_strategy.num_replicas_in_sync
         count = self.num_sub_batches // replicas
-        active = (self.beta > 0) & (self.optimizer.iterations % self.every == 0)
         finder = StepFinder(
             self,
             self.model,

@@ -43,6 +43,8 @@ class FunctionalLoss:
         fixed = [v for v in model.non_trainable_variables if not _is_metric(v, model)]
         self.seeds = [v for v in fixed if v.name == "seed_generator_state"]
         self.state = [v for v in fixed if v.name != "seed_generator_state"]
+        # A step evaluates the loss at w and at w - alpha g_i: one trace serves both.
+        self._traced = tf.function(self._value_and_gradient, autograph=False)
 
     def __call__(
         self, weights: list[tf.Tensor], seeds: list[tf.Tensor], x: Any, y: Any, sample_weight: Any
@@ -78,6 +80,12 @@ class FunctionalLoss:
         self, weights: list[tf.Tensor], *args: Any
     ) -> tuple[tf.Tensor, list[tf.Tensor], Evaluation]:
         """Evaluates the loss and its gradient; arguments as for `__call__`."""
+        evaluate = self._value_and_gradient if tf.executing_eagerly() else self._traced
+        return evaluate(weights, *args)
+
+    def _value_and_gradient(
+        self, weights: list[tf.Tensor], *args: Any
+    ) -> tuple[tf.Tensor, list[tf.Tensor], Evaluation]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             loss, evaluation = self(weights, *args)

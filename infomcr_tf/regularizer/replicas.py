@@ -53,8 +53,8 @@ def check_strategy(
     reductions = [getattr(one, "reduction", "mean") for one in keras.tree.flatten(loss)]
     if any(reduction not in MEAN_REDUCTIONS for reduction in reductions):
         raise ValueError(
-            "`loss` must be averaged over the batch (reduction='sum_over_batch_size') when there are "
-            f"several replicas. Received: reductions={reductions}"
+            "`loss` must be averaged over the batch (reduction='sum_over_batch_size') where there "
+            f"are several replicas. Received: reductions={reductions}"
         )
 
 
@@ -78,6 +78,6 @@ class AverageReplicas(keras.callbacks.Callback):
         if strategy.num_replicas_in_sync == 1:
             return
         for weight in self.model.non_trainable_weights:
-            copies = strategy.experimental_local_results(weight.value)
-            if copies[0].dtype.is_floating:
-                weight.assign(tf.add_n([tf.convert_to_tensor(c) for c in copies]) / len(copies))
+            if keras.backend.is_float_dtype(weight.dtype):
+                copies = strategy.run(tf.identity, args=(weight.value,))
+                weight.assign(strategy.reduce(tf.distribute.ReduceOp.MEAN, copies, axis=None))

@@ -1,5 +1,6 @@
 """One training step: the clean gradient, and the penalty's added to it."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -31,7 +32,7 @@ class StepFinder:
         num_sub_batches: M / R, the sub-batches of one replica.
         num_used: How many of them to compute the penalty from.
         penalty_weight: The scalar that multiplies R_alpha.
-        active: Boolean scalar; false leaves the plain step, at its cost.
+        active: True, or a boolean scalar tensor; false leaves the plain step, at its cost.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class StepFinder:
         num_sub_batches: int,
         num_used: int,
         penalty_weight: tf.Tensor,
-        active: tf.Tensor,
+        active: bool | tf.Tensor,
         offsets: keras.random.SeedGenerator | None,
     ) -> None:
         self.trainer = trainer
@@ -82,16 +83,16 @@ class StepFinder:
             ]
             return Step(clean.loss, clean.y_pred, gradients, *self._logged(means, clean.loss.dtype))
 
-        return tf.cond(self.active, regularized, lambda: clean)
+        return self._if_active(regularized, lambda: clean)
 
     def sub_batches(self, batch: tuple[Any, Any, Any]) -> Step:
         """L(B, w) as the mean of the L(B_i, w), whose gradients are the g_i: 2 gradients."""
-        # The plain branch is traced first: it creates what Keras creates on a first batch.
-        return tf.cond(
-            tf.logical_not(self.active),
-            lambda: self.plain(batch),
-            lambda: self._regularized_sub_batches(batch),
+        return self._if_active(
+            lambda: self._regularized_sub_batches(batch), lambda: self.plain(batch)
         )
+
+    def _if_active(self, regularized: Callable[[], Step], plain: Callable[[], Step]) -> Step:
+        return regularized() if self.active is True else tf.cond(self.active, regularized, plain)
 
     def _regularized_sub_batches(self, batch: tuple[Any, Any, Any]) -> Step:
         x, y, sample_weight = batch
