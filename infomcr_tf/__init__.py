@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from infomcr_tf import data, models
     from infomcr_tf.characterization import (
+        CharacterizeCallback,
         MinimumReport,
         characterize,
         fisher_information_approximation,
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BetaSchedule",
+    "CharacterizeCallback",
     "FisherRegularizedModel",
     "MinimumReport",
     "characterize",
@@ -40,6 +42,7 @@ __all__ = [
 
 _PACKAGES = {
     "characterization": (
+        "CharacterizeCallback",
         "MinimumReport",
         "characterize",
         "fisher_information_approximation",
