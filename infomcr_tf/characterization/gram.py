@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.characterization.blocks import Block
+from infomcr_tf.characterization.blocks import Block, inner_products
 from infomcr_tf.characterization.examples import check_examples, take
 from infomcr_tf.characterization.head import Head, HeadOutput
 from infomcr_tf.characterization.network import Network, check_logits
@@ -134,10 +134,21 @@ class GradientEngine:
             ValueError: if the examples do not fit the model, see `check_examples`.
         """
         x, y = check_examples(self._network.model, x, y)
-        products = np.zeros((len(y), len(y)))
+        gram = self._assemble(*self._products(x, y, tf.float32))
+        # Products in float32 move eigenvalues by at most about sqrt(n) roundings.
+        n = len(gram.cosines)
+        if n and gram.eigenvalues[0] < 1000 * np.sqrt(n) * np.finfo(np.float32).eps:
+            gram = self._assemble(*self._products(x, y, tf.float64))
+        return gram
+
+    def _products(self, x: Any, y: np.ndarray, dtype: tf.DType) -> tuple[HeadOutput, np.ndarray]:
+        products, head = np.zeros((len(y), len(y))), None
         for head, blocks in self._passes(x, y):
-            for block in blocks.values():
-                products += block.gram().numpy()
+            with tf.device(self._device):
+                products += inner_products(list(blocks.values()), dtype).numpy()
+        return head, products
+
+    def _assemble(self, head: HeadOutput, products: np.ndarray) -> GramMatrix:
         lengths = np.sqrt(np.diag(products))
         safe = np.where(lengths > 0, lengths, 1)
         with np.errstate(divide="ignore"):
@@ -174,17 +185,16 @@ class GradientEngine:
         """Yields the head's output and the blocks of some variables, for all examples."""
         with tf.device(self._device):
             x = keras.tree.map_structure(tf.convert_to_tensor, x)
+            y = tf.constant(y)
             if self._plan is None:
                 two = take(x, slice(0, 2))
                 check_logits(self._network.logits(two))
                 self._plan = Plan(self._network, self._head, x=two, **self._settings)
-            passes = self._plan.passes(x, len(y))
+            passes = self._plan.passes(x, y)
         for function, chunk_size in passes:
             with tf.device(self._device):
-                results = [
-                    function(take(x, slice(i, i + chunk_size)), tf.constant(y[i : i + chunk_size]))
-                    for i in range(0, len(y), chunk_size)
-                ]
+                chunks = [slice(i, i + chunk_size) for i in range(0, len(y), chunk_size)]
+                results = [function(take(x, chunk), y[chunk]) for chunk in chunks]
                 head, blocks = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)
             head = HeadOutput(*(part.numpy() for part in head))
             if not np.isfinite(head.losses).all():

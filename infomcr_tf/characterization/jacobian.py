@@ -1,19 +1,22 @@
-"""Rows of the Jacobian J [N', W] by automatic differentiation, for any network.
+r"""Rows of the Jacobian J [N', W] by automatic differentiation, for any network.
 
-$J_j = \\nabla_w \\ell(f_w(x_j), y_j)$ (Eq. 4 and 5 of the paper). A row is $e^{s_j}$ times the
+$J_j = \nabla_w \ell(f_w(x_j), y_j)$ (Eq. 4 and 5 of the paper). A row is $e^{s_j}$ times the
 vector-Jacobian product of the logits with a unit cotangent, where $s_j$ and the cotangent come from
 `Head`; the functions here return the products.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.characterization.blocks import Block, Rows
 from infomcr_tf.characterization.head import Head, HeadOutput
 from infomcr_tf.characterization.network import Network
+from infomcr_tf.characterization.verification import agree, ordinary_gradients
 
 
 class OneExampleGradients:
@@ -23,12 +26,16 @@ class OneExampleGradients:
         network: the network.
         head: the head.
         indices: the variables, as indices of `network.variables`.
+        vectorized: False computes one example after the other.
     """
 
-    def __init__(self, network: Network, head: Head, indices: tuple[int, ...]) -> None:
+    def __init__(
+        self, network: Network, head: Head, indices: tuple[int, ...], vectorized: bool = True
+    ) -> None:
         self._network = network
         self._head = head
         self._indices = indices
+        self._vectorized = vectorized
 
     def __call__(self, x: Any, y: tf.Tensor) -> tuple[HeadOutput, dict[int, Block]]:
         """Returns what the head says, and a block for each variable. Traceable."""
@@ -49,7 +56,11 @@ class OneExampleGradients:
             return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
         cotangents = tf.cast(head.unit_cotangents, logits.dtype)
-        return head, self._blocks(tf.vectorized_map(one, (x, cotangents)))
+        if self._vectorized:
+            return head, self._blocks(tf.vectorized_map(one, (x, cotangents)))
+        dtypes = [v.dtype for v in self._values()]
+        rows = tf.map_fn(one, (x, cotangents), fn_output_signature=dtypes, parallel_iterations=1)
+        return head, self._blocks(rows)
 
     def _values(self) -> list[tf.Variable]:
         return [self._network.variables[i].value for i in self._indices]
@@ -57,7 +68,7 @@ class OneExampleGradients:
     def _blocks(self, gradients: list[tf.Tensor]) -> dict[int, Block]:
         sizes = [self._network.sizes[i] for i in self._indices]
         flat = [tf.reshape(g, [-1, size]) for g, size in zip(gradients, sizes, strict=True)]
-        return {i: Rows(rows) for i, rows in zip(self._indices, flat, strict=True)}
+        return {i: Rows((rows,)) for i, rows in zip(self._indices, flat, strict=True)}
 
 
 class TapeJacobian(OneExampleGradients):
@@ -75,14 +86,69 @@ class TapeJacobian(OneExampleGradients):
                 head = self._head(logits, y)
                 cotangents = tf.cast(head.unit_cotangents, logits.dtype)
             products = tf.reduce_sum(logits * cotangents, axis=-1)
-        zero = {"unconnected_gradients": tf.UnconnectedGradients.ZERO}
+        rows = tape.jacobian(
+            products,
+            self._values(),
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            experimental_use_pfor=self._vectorized,
+        )
+        return head, self._blocks(rows)
+
+
+def traced_and_verified(
+    kind: type[OneExampleGradients],
+    network: Network,
+    head: Head,
+    indices: tuple[int, ...],
+    signature: tuple,
+    sample: tuple[Any, tf.Tensor],
+) -> Callable:
+    """Traces the vectorised form if it can be had and is right, else the slow form, with a warning.
+
+    Args:
+        kind: `OneExampleGradients` or `TapeJacobian`.
+        network: the network.
+        head: the head.
+        indices: the variables, as indices of `network.variables`.
+        signature: of the arguments (x, y).
+        sample: (x, y) of that signature, to compare with ordinary gradients on.
+
+    Raises:
+        ValueError: if even the slow form is not right.
+    """
+    for vectorized in (True, False):
+        source = kind(network, head, indices, vectorized)
+        function = tf.function(source, input_signature=signature, autograph=False)
         try:
-            rows = tape.jacobian(products, self._values(), **zero)
-        except ValueError as error:
+            if _is_right(function, network, head, indices, sample):
+                return function
+            reason = "its result is not right"
+        except Exception as error:
+            # TensorFlow has no one class of error for what it cannot vectorise.
+            if not vectorized:
+                raise
+            reason = str(error).strip().splitlines()[0]
+        if vectorized:
             warnings.warn(
-                "TensorFlow cannot vectorise the Jacobian of this model; it is computed one "
-                f"example at a time, which is slow. ({str(error).splitlines()[0]})",
+                "TensorFlow cannot vectorise the per-example gradients of this model; they are "
+                f"computed one after the other, which is slow. The reason: {reason}",
                 stacklevel=2,
             )
-            rows = tape.jacobian(products, self._values(), experimental_use_pfor=False, **zero)
-        return head, self._blocks(rows)
+    raise ValueError(
+        "The gradients of `model` are not the same from one evaluation to the next. Its output "
+        "must be a deterministic function in inference mode"
+    )
+
+
+def _is_right(
+    function: Callable, network: Network, head: Head, indices: tuple[int, ...], sample: tuple
+) -> bool:
+    """Compares the first two rows with ordinary gradients."""
+    x, y = sample
+    with tf.GradientTape(persistent=True) as tape:
+        logits = network.logits(x)
+    cotangents = head(logits, y).unit_cotangents.numpy()
+    expected = ordinary_gradients(network, tape, logits, cotangents, list(indices))
+    _, blocks = function(x, y)
+    actual = [np.concatenate(list(blocks[i].slices()), axis=1)[:2] for i in indices]
+    return all(agree(actual, expected))

@@ -6,21 +6,26 @@ variables are used by it alone, and examples do not meet; `checked_layers` finds
 with ordinary gradients which layers of a network that is true of.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.characterization.blocks import Block
+from infomcr_tf.characterization.blocks import Block, nbytes
 from infomcr_tf.characterization.head import Head, HeadOutput
 from infomcr_tf.characterization.layer_rules import RULES
 from infomcr_tf.characterization.network import Network
 from infomcr_tf.characterization.recording import Recorder
+from infomcr_tf.characterization.verification import agree, ordinary_gradients
 
-# A wrong rule is wrong by far more; TF32 products are good to 1e-3.
-_CHECK_TOLERANCE = 1e-2
+
+class Covered(NamedTuple):
+    """A layer whose rule holds, and the bytes of an example's block for each variable's index."""
+
+    layer: keras.layers.Layer
+    nbytes: dict[int, int]
 
 
 class InnerGraphError(Exception):
@@ -97,21 +102,15 @@ def _apply_rules(
             yield layer, variable, block
 
 
-def checked_layers(
-    network: Network, x: Any
-) -> tuple[list[keras.layers.Layer], dict[int, int], int]:
+def checked_layers(network: Network, x: Any) -> tuple[list[Covered], int]:
     """Finds the layers whose rules hold in a network.
-
-    Per-example gradients by the rules are compared with ordinary gradients of one example's output
-    at a time.
 
     Args:
         network: the network.
-        x: a few examples; two find out whether examples meet.
+        x: two examples, which finds out whether examples meet.
 
     Returns:
-        The layers; for the index of each variable that they cover the bytes of an example's block;
-        and the bytes of an example's activations and their gradients.
+        The layers, and the bytes of an example's activations and their gradients.
     """
     layers = [
         layer for layer in network.layers() if type(layer) in RULES and layer.trainable_variables
@@ -121,36 +120,24 @@ def checked_layers(
         logits = network.logits(x, recorder)
     # Any cotangents will do; these are reproducible and treat no class alike.
     cotangents = np.random.default_rng(0).normal(size=logits.shape)
-    exact = _gradients_one_by_one(network, tape, logits, cotangents)
+    expected = ordinary_gradients(
+        network, tape, logits, cotangents, list(range(len(network.variables)))
+    )
     recorder.leave_out(recorder.unreachable(logits))
-    indices = {id(v): i for i, v in enumerate(network.variables)}
-    right, sizes = {}, {}
     applied = _apply_rules(recorder, tape, logits, tf.cast(cotangents, logits.dtype))
+    return _covered(network, applied, expected), recorder.nbytes() // len(cotangents)
+
+
+def _covered(network: Network, applied: Iterable, expected: list[np.ndarray]) -> list[Covered]:
+    """The layers of which all gradients are as expected."""
+    indices = {id(v): i for i, v in enumerate(network.variables)}
+    actual = [np.full_like(rows, np.nan) for rows in expected]
+    layers: dict[int, Covered] = {}
     for layer, variable, block in applied:
         index = indices.get(id(variable))
         if index is not None:
-            expected = exact[index]
-            difference = np.concatenate(list(block.slices()), axis=1) - expected
-            agrees = np.linalg.norm(difference) <= _CHECK_TOLERANCE * np.linalg.norm(expected)
-            right.setdefault(layer, {})[index] = agrees
-            sizes[index] = block.nbytes() // len(cotangents)
-    right = {layer: agrees for layer, agrees in right.items() if all(agrees.values())}
-    covered = {index: sizes[index] for agrees in right.values() for index in agrees}
-    return list(right), covered, recorder.nbytes() // len(cotangents)
-
-
-def _gradients_one_by_one(
-    network: Network, tape: tf.GradientTape, logits: tf.Tensor, cotangents: np.ndarray
-) -> list[np.ndarray]:
-    """For each variable, the gradients [n, size] with a cotangent for one example at a time."""
-    rows = []
-    for j in range(len(cotangents)):
-        alone = np.where(np.arange(len(cotangents))[:, None] == j, cotangents, 0)
-        gradients = tape.gradient(
-            logits,
-            [v.value for v in network.variables],
-            output_gradients=tf.cast(alone, logits.dtype),
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        rows.append([np.reshape(tf.convert_to_tensor(g), -1) for g in gradients])
-    return [np.stack(parts) for parts in zip(*rows, strict=True)]
+            actual[index] = np.concatenate(list(block.slices()), axis=1)
+            covered = layers.setdefault(id(layer), Covered(layer, {}))
+            covered.nbytes[index] = nbytes(block) // len(actual[index])
+    right = agree(actual, expected)
+    return [c for c in layers.values() if all(right[index] for index in c.nbytes)]

@@ -80,9 +80,9 @@ class Network:
             x: inputs, one tensor or a list, tuple or dict.
             recorder: a context to call the model in, see `Recorder`.
         """
-        with override(self._overrides), recorder or contextlib.nullcontext():
-            with keras.StatelessScope():
-                return self.model(x, training=False)
+        recorder = recorder or contextlib.nullcontext()
+        with override(self._overrides), recorder, keras.StatelessScope():
+            return self.model(x, training=False)
 
 
 @contextlib.contextmanager

@@ -1,13 +1,19 @@
-"""Which variables' gradients are computed how, in which passes and chunks, within a memory bound."""
+"""Which variables' gradients are computed how, in which passes and chunks of examples."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from infomcr_tf.characterization.examples import take
 from infomcr_tf.characterization.head import Head
-from infomcr_tf.characterization.jacobian import OneExampleGradients, TapeJacobian
+from infomcr_tf.characterization.jacobian import (
+    OneExampleGradients,
+    TapeJacobian,
+    traced_and_verified,
+)
 from infomcr_tf.characterization.layer_gradients import (
     InnerGraphError,
     LayerGradients,
@@ -54,56 +60,84 @@ class Plan:
     ) -> None:
         self._network = network
         self._head = head
-        self._jacobian = method == "jacobian" or network.couples_examples
+        self._kind = TapeJacobian if method == "jacobian" else OneExampleGradients
+        if network.couples_examples:
+            self._kind = TapeJacobian
         self._chunk_size = chunk_size
         self._budget = max_memory_bytes // 2
-        self._layers = []
-        # Bytes of an example's block, for each variable, as rows and by layer rules.
-        self._bytes = [
-            size * tf.as_dtype(v.dtype).size
-            for size, v in zip(network.sizes, network.variables, strict=True)
-        ]
-        self._by_rules: dict[int, int] = {}
-        self._activation_bytes = 0
         self._functions: dict[tuple, Callable] = {}
-        if method == "auto" and not self._jacobian:
+        self._covered = []
+        self._activation_bytes = 0
+        if method == "auto" and not network.couples_examples:
             with TRACING:
-                checked = checked_layers(network, x)
-            self._layers, self._by_rules, self._activation_bytes = checked
+                self._covered, self._activation_bytes = checked_layers(network, x)
 
     @property
     def without_rule(self) -> list[str]:
         """Paths of the variables whose gradients are not computed by layer rules."""
-        return [v.path for i, v in enumerate(self._network.variables) if i not in self._by_rules]
+        by_rules = self._bytes_by_rules()
+        return [v.path for i, v in enumerate(self._network.variables) if i not in by_rules]
 
-    def passes(self, x: Any, n: int) -> list[Pass]:
-        """Returns the passes over n examples that are like `x`, traced."""
+    def passes(self, x: Any, y: tf.Tensor) -> list[Pass]:
+        """Returns the passes over examples of these shapes, traced."""
         while True:
             try:
-                return self._traced(x, n)
+                return self._by_rules(x, len(y)) + self._by_differentiation(x, y)
             except InnerGraphError as error:
-                self._give_up(error.layers)
+                given_up = error.layers
+                self._covered = [c for c in self._covered if c.layer not in given_up]
 
-    def _traced(self, x: Any, n: int) -> list[Pass]:
-        rest = {i: b for i, b in enumerate(self._bytes) if i not in self._by_rules}
-        automatic = TapeJacobian if self._jacobian else OneExampleGradients
-        passes = [
-            Pass(self._function(LayerGradients, group, x, None), self._rule_chunk(n))
-            for group in self._groups(self._by_rules, n)
+    def _by_rules(self, x: Any, n: int) -> list[Pass]:
+        # Chunks are as large as the memory allows, and equally large.
+        largest = max(1, self._budget // max(self._activation_bytes, 1))
+        chunk = self._chunk_size or -(-n // -(-n // largest))
+        layers = [covered.layer for covered in self._covered]
+
+        def trace(group: tuple[int, ...], signature: tuple) -> Callable:
+            source = LayerGradients(self._network, self._head, group, layers)
+            function = tf.function(source, input_signature=signature, autograph=False)
+            function.get_concrete_function()
+            return function
+
+        return [
+            Pass(self._traced(trace, group, _signature(x, None)), chunk)
+            for group in self._groups(self._bytes_by_rules(), n)
         ]
+
+    def _by_differentiation(self, x: Any, y: tf.Tensor) -> list[Pass]:
+        by_rules = self._bytes_by_rules()
+        sizes = {
+            i: size * tf.as_dtype(v.dtype).size
+            for i, (size, v) in enumerate(
+                zip(self._network.sizes, self._network.variables, strict=True)
+            )
+            if i not in by_rules
+        }
+        n = len(y)
         chunk = min(self._chunk_size or DEFAULT_CHUNK, n)
-        sizes = {chunk, n % chunk or chunk} if self._jacobian else {None}
-        for group in self._groups(rest, n):
-            functions = {size: self._function(automatic, group, x, size) for size in sizes}
-            passes.append(Pass(lambda x, y, f=functions: f.get(len(y), f.get(None))(x, y), chunk))
+        # The Jacobian of a chunk is a graph for chunks of one size.
+        lengths = {chunk, n % chunk or chunk} if self._kind is TapeJacobian else {None}
+        passes = []
+        for group in self._groups(sizes, n):
+            functions = {}
+            for length in lengths:
+                first = slice(0, length or 2)
+                sample = (take(x, first), y[first])
+
+                def trace(
+                    group: tuple[int, ...], signature: tuple, sample: tuple = sample
+                ) -> Callable:
+                    return traced_and_verified(
+                        self._kind, self._network, self._head, group, signature, sample
+                    )
+
+                functions[length] = self._traced(trace, group, _signature(x, length))
+            passes.append(Pass(functools.partial(_by_length, functions), chunk))
         return passes
 
-    def _rule_chunk(self, n: int) -> int:
-        """Chunks as large as the memory allows, and equally large."""
-        if self._chunk_size:
-            return self._chunk_size
-        largest = max(1, self._budget // max(self._activation_bytes, 1))
-        return -(-n // -(-n // largest))
+    def _bytes_by_rules(self) -> dict[int, int]:
+        """The bytes of an example's block for each variable with a rule."""
+        return {index: n for covered in self._covered for index, n in covered.nbytes.items()}
 
     def _groups(self, sizes: dict[int, int], n: int) -> list[tuple[int, ...]]:
         """Variables whose blocks of n examples fit into the memory together."""
@@ -116,30 +150,23 @@ class Plan:
             used += n * size
         return [tuple(group) for group in groups]
 
-    def _function(
-        self, kind: type, group: tuple[int, ...], x: Any, batch: int | None
-    ) -> Callable:
-        """A traced function of `batch` examples, (x, y) -> (HeadOutput, {index: Block})."""
-
-        def spec(leaf: tf.Tensor) -> tf.TensorSpec:
-            return tf.TensorSpec([batch, *leaf.shape[1:]], leaf.dtype)
-
-        signature = (keras.tree.map_structure(spec, x), tf.TensorSpec([batch], tf.int64))
-        key = (kind, group, repr(signature))
+    def _traced(self, trace: Callable, group: tuple[int, ...], signature: tuple) -> Callable:
+        """The function of some variables and arguments, traced once."""
+        key = (trace.__qualname__, group, repr(signature))
         if key not in self._functions:
-            layers = (self._layers,) if kind is LayerGradients else ()
-            source = kind(self._network, self._head, group, *layers)
-            function = tf.function(source, input_signature=signature, autograph=False)
             with TRACING:
-                function.get_concrete_function()
-            self._functions[key] = function
+                self._functions[key] = trace(group, signature)
         return self._functions[key]
 
-    def _give_up(self, layers: list[keras.layers.Layer]) -> None:
-        """Takes layers out of those whose rules are used."""
-        ids = {id(v) for layer in layers for v in layer.trainable_variables}
-        self._layers = [layer for layer in self._layers if layer not in layers]
-        variables = self._network.variables
-        self._by_rules = {
-            i: b for i, b in self._by_rules.items() if id(variables[i]) not in ids
-        }
+
+def _signature(x: Any, length: int | None) -> tuple:
+    """Of (x, y) with `length` examples; None is any number."""
+
+    def spec(leaf: tf.Tensor) -> tf.TensorSpec:
+        return tf.TensorSpec([length, *leaf.shape[1:]], leaf.dtype)
+
+    return keras.tree.map_structure(spec, x), tf.TensorSpec([length], tf.int64)
+
+
+def _by_length(functions: dict[int | None, Callable], x: Any, y: tf.Tensor) -> tuple:
+    return functions.get(len(y), functions.get(None))(x, y)

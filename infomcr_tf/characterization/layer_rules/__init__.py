@@ -14,7 +14,10 @@ import keras
 from infomcr_tf.characterization.layer_rules.convolution import convolution, depthwise_convolution
 from infomcr_tf.characterization.layer_rules.dense import dense
 from infomcr_tf.characterization.layer_rules.embedding import embedding
-from infomcr_tf.characterization.layer_rules.normalization import normalization
+from infomcr_tf.characterization.layer_rules.normalization import (
+    batch_normalization,
+    normalization,
+)
 
 RULES: dict[type, Callable] = {
     keras.layers.Dense: dense,
@@ -24,7 +27,7 @@ RULES: dict[type, Callable] = {
     keras.layers.DepthwiseConv1D: depthwise_convolution,
     keras.layers.DepthwiseConv2D: depthwise_convolution,
     keras.layers.Embedding: embedding,
-    keras.layers.BatchNormalization: normalization,
+    keras.layers.BatchNormalization: batch_normalization,
     keras.layers.LayerNormalization: normalization,
     keras.layers.GroupNormalization: normalization,
 }

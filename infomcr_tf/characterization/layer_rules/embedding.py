@@ -14,4 +14,5 @@ def embedding(layer: keras.layers.Embedding, calls: Calls) -> Gradients:
     n = tf.shape(tokens)[0]
     segments = tokens + layer.input_dim * tf.range(n)[:, None]
     rows = tf.math.unsorted_segment_sum(gradients, segments, n * layer.input_dim)
-    return [(layer.embeddings, Rows(tf.reshape(rows, [-1, layer.input_dim * layer.output_dim])))]
+    rows = tf.reshape(rows, [-1, layer.input_dim * layer.output_dim])
+    return [(layer.embeddings, Rows((rows,)))]
