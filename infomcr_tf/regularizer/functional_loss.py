@@ -14,8 +14,8 @@ class Evaluation(NamedTuple):
     """What one evaluation of the loss gives back besides its value."""
 
     y_pred: Any
-    seeds: list[tf.Tensor]
-    state: list[tf.Tensor]
+    seeds: list[tf.Tensor]  # advanced
+    state: list[tf.Tensor]  # the change of every float variable; the new value of any other
 
 
 class FunctionalLoss:
@@ -68,12 +68,20 @@ class FunctionalLoss:
             loss *= tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
         self.has_added_losses = bool(scope.losses)
 
-        def current(variable: keras.Variable) -> tf.Tensor:
+        def change(variable: keras.Variable) -> tf.Tensor:
             value = scope.get_current_value(variable)
-            return tf.convert_to_tensor(variable.value if value is None else value)
+            if not variable.value.dtype.is_floating:
+                return tf.convert_to_tensor(variable.value if value is None else value)
+            return (
+                tf.zeros(variable.shape, variable.dtype)
+                if value is None
+                else value - variable.value
+            )
 
         return loss, Evaluation(
-            y_pred, [current(v) for v in self.seeds], [current(v) for v in self.state]
+            y_pred,
+            [tf.convert_to_tensor(scope.get_current_value(v)) for v in self.seeds],
+            [change(v) for v in self.state],
         )
 
     def value_and_gradient(

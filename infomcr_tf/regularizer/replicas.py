@@ -77,7 +77,16 @@ class AverageReplicas(keras.callbacks.Callback):
         strategy = self.model.distribute_strategy
         if strategy.num_replicas_in_sync == 1:
             return
-        for weight in self.model.non_trainable_weights:
-            if keras.backend.is_float_dtype(weight.dtype):
-                copies = strategy.run(tf.identity, args=(weight.value,))
-                weight.assign(strategy.reduce(tf.distribute.ReduceOp.MEAN, copies, axis=None))
+        weights = [
+            weight
+            for weight in self.model.non_trainable_weights
+            if keras.backend.is_float_dtype(weight.dtype)
+        ]
+
+        @tf.function
+        def means() -> list[tf.Tensor]:
+            copies = strategy.run(lambda: [tf.identity(weight.value) for weight in weights])
+            return [strategy.reduce(tf.distribute.ReduceOp.MEAN, c, axis=None) for c in copies]
+
+        for weight, mean in zip(weights, means(), strict=True):
+            weight.assign(mean)

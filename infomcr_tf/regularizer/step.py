@@ -77,7 +77,7 @@ class StepFinder:
         def regularized() -> Step:
             cut = batch if self.offsets is None else roll(batch, self._offset(batch))
             means = self._means(cut)
-            self._assign(self.loss.seeds, means.seeds)
+            self._advance_seeds(means)
             gradients = [
                 g + r for g, r in zip(clean.gradients, self._for_optimizer(means), strict=True)
             ]
@@ -107,8 +107,12 @@ class StepFinder:
                 "which belong to the whole batch. "
                 "Received: data_term='sub_batches'"
             )
-        self._assign(self.loss.seeds, means.seeds)
-        self._assign(self.loss.state, means.state)
+        self._advance_seeds(means)
+        for variable, change in zip(self.loss.state, means.state, strict=True):
+            if change.dtype.is_floating:
+                variable.assign_add(change)
+            else:
+                variable.assign(change)
         y_pred = means.y_pred if offset is None else roll(means.y_pred, -offset)
         loss, gradients = self._add_weight_regularization(
             self.trainer._compile_loss(y, y_pred, sample_weight), self._for_optimizer(means)
@@ -126,14 +130,17 @@ class StepFinder:
             **options,
         )
         finite = tf.math.is_finite(means.penalty) & tf.math.is_finite(means.squared_norm)
-        step = self.trainer.optimizer.iterations
         check = check_in_graph(
             finite,
-            "The penalty is not finite at step ", tf.convert_to_tensor(step.value),
-            ": R_alpha = ", means.penalty, ", mean squared gradient norm = ", means.squared_norm,
+            "The penalty is not finite at step ",
+            tf.convert_to_tensor(self.trainer.optimizer.iterations),
+            ": R_alpha = ",
+            means.penalty,
+            ", mean squared gradient norm = ",
+            means.squared_norm,
             ". Lower the learning rate or `beta`, start the penalty later "
             "(`BetaSchedule('after-first-drop')`), or check the data for NaN.",
-        )  # fmt: skip
+        )
         with tf.control_dependencies(check):
             return means._replace(gradient=[tf.identity(g) for g in means.gradient])
 
@@ -187,7 +194,6 @@ class StepFinder:
     def _logged(means: PenaltyMeans, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.cast(means.penalty, dtype), tf.cast(means.squared_norm, dtype)
 
-    @staticmethod
-    def _assign(variables: list[keras.Variable], values: list[tf.Tensor]) -> None:
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+    def _advance_seeds(self, means: PenaltyMeans) -> None:
+        for seed, value in zip(self.loss.seeds, means.seeds, strict=True):
+            seed.assign(value)

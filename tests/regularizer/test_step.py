@@ -47,7 +47,9 @@ class TestAgainstLoops:
             expected_model, cross_entropy, x, y, ALPHA, BETA, M, parts.get("l2", 0.0)
         )
         assert relative_error(found, expected) < self.TOLERANCE
-        for a, b in zip(model.non_trainable_variables, expected_model.non_trainable_variables):
+        for a, b in zip(
+            model.non_trainable_variables, expected_model.non_trainable_variables, strict=True
+        ):
             np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
 
     @pytest.mark.parametrize("parts", [PARTS["plain"], PARTS["batch_norm"]], ids=["plain", "bn"])
@@ -62,7 +64,9 @@ class TestAgainstLoops:
             expected_model, cross_entropy, x, y, ALPHA, BETA, M
         )
         assert relative_error(found, expected) < self.TOLERANCE
-        for a, b in zip(model.non_trainable_variables, expected_model.non_trainable_variables):
+        for a, b in zip(
+            model.non_trainable_variables, expected_model.non_trainable_variables, strict=True
+        ):
             np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
 
     @pytest.mark.parametrize("examples", [24, 22])
@@ -104,7 +108,9 @@ class TestAgainstLoops:
         )  # fmt: skip
         a = [2 * p.T @ p / 4 for p in (x[:4], x[4:])]
         g = [2 * p.T @ (p @ w - q) / 4 for p, q in ((x[:4], y[:4]), (x[4:], y[4:]))]
-        expected = np.mean(g, 0) + BETA * ALPHA * np.mean([b @ v for b, v in zip(a, g)], 0)
+        expected = np.mean(g, 0) + BETA * ALPHA * np.mean(
+            [b @ v for b, v in zip(a, g, strict=True)], 0
+        )
         np.testing.assert_allclose(model.weights[0].numpy(), w - RATE * expected, rtol=1e-12)
 
 
@@ -157,7 +163,7 @@ class TestDropout:
             assert ratio == pytest.approx(1.0, rel=1e-3)
 
     def test_masks_change_between_sub_batches_and_steps(self, train, make_network, images):
-        """Identical examples: without fresh masks all the gradients, and all the steps, are alike."""
+        """Identical examples: without fresh masks all gradients, and all steps, are alike."""
         x, y = np.repeat(images[0][:1], 24, 0), np.repeat(images[1][:1], 24, 0)
         for term in ("batch", "sub_batches"):
             network = make_network(dropout=0.5)
