@@ -11,7 +11,7 @@ from infomcr_tf.data.normalization import (
 )
 from infomcr_tf.data.order import WHOLE, Share
 from infomcr_tf.data.pipeline import evaluation_dataset, training_dataset
-from infomcr_tf.data.splits import Examples, Splits, split_dataset
+from infomcr_tf.data.splits import Examples, Splits, shuffled_positions, split_dataset
 
 __all__ = [
     "AUGMENTATIONS",
@@ -30,6 +30,7 @@ __all__ = [
     "image_seed",
     "load_dataset",
     "make_normalization",
+    "shuffled_positions",
     "split_dataset",
     "training_dataset",
 ]

@@ -99,7 +99,7 @@ def split_dataset(
             f"Received: {train_size} + {validation_size} + {confusion_size}. Pass a smaller "
             "`train_size`."
         )
-    order = _generator(seed, stream=0).permutation(num_images)
+    order = shuffled_positions(num_images, seed)
     from_end = order[::-1]
     confusion = from_end[validation_size : validation_size + confusion_size]
     random_labels = _generator(seed, stream=1).randint(dataset.num_classes, size=confusion_size)
@@ -113,6 +113,11 @@ def split_dataset(
         test=Examples(dataset.x_test, dataset.y_test, np.arange(len(dataset.x_test))),
         num_classes=dataset.num_classes,
     )
+
+
+def shuffled_positions(num_images: int, seed: int) -> np.ndarray:
+    """The permutation, int64 [N], from which a run's parts are drawn."""
+    return _generator(seed, stream=0).permutation(num_images)
 
 
 def _take(dataset: ImageDataset, indices: np.ndarray) -> Examples:

@@ -8,9 +8,17 @@ import keras
 import numpy as np
 
 from infomcr_tf.data import DATASETS, NORMALIZATIONS, Normalization
-from infomcr_tf.training import RunData, RunFolder, TrainConfig, evaluate, load_model
+from infomcr_tf.training import (
+    CifarConfig,
+    RunFolder,
+    evaluate,
+    load_data,
+    load_model,
+    logits_function,
+)
 from infomcr_tf.training.options import Options, option
 
+_SAMPLE = "training images to measure on"
 _DATA = "data of a .keras file (a run folder knows its own)"
 
 
@@ -29,6 +37,13 @@ class DataOptions(Options):
         group=_DATA,
         type=str,
     )
+    num_images: int | None = option(
+        None,
+        "Measure on this many training images, drawn at random (default: all; ImageNet: 10000).",
+        group=_SAMPLE,
+        type=int,
+        minimum=1,
+    )
     dataset: str | None = option(None, "Data set.", group=_DATA, type=str, choices=DATASETS)
     train_size: int | None = option(
         None, "Random training subset (default: all).", group=_DATA, type=int, minimum=1
@@ -41,7 +56,7 @@ class DataOptions(Options):
         "computed", "Normalisation of the images.", group=_DATA, type=str, choices=NORMALIZATIONS
     )  # fmt: skip
 
-    def train_config(self) -> TrainConfig:
+    def train_config(self) -> CifarConfig:
         """The configuration of a run on this data.
 
         Raises:
@@ -51,7 +66,7 @@ class DataOptions(Options):
             raise ValueError(
                 "A .keras file needs `--dataset`, on which it was trained. Received: none"
             )
-        return TrainConfig(
+        return CifarConfig(
             dataset=self.dataset,
             data_dir=self.data_dir,
             train_size=self.train_size,
@@ -92,8 +107,8 @@ class Minimum:
 
         Args:
             path: the folder or file.
-            data_options: for a folder only `data_dir` counts: where its data set lies, if no longer
-                where it was.
+            data_options: for a folder only `data_dir` (where its data set lies, if no longer where
+                it was) and `num_images` count.
 
         Raises:
             FileNotFoundError: if there is no such folder or file, or the run is not complete.
@@ -105,17 +120,17 @@ class Minimum:
         else:
             folder = RunFolder.load(path)
             result, model = folder.read_result(), folder.load_model()
-            data_dir = data_options.data_dir or folder.config.data_dir
-            config = dataclasses.replace(folder.config, data_dir=data_dir)
-        run_data = RunData.load(config)
-        splits, normalization = run_data.splits, run_data.normalization
-        train = splits.train
-        _check_fit(path, model, train.images.shape[1:], splits.num_classes)
+            config = folder.config
+            if data_options.data_dir is not None:
+                config = dataclasses.replace(config, data_dir=data_options.data_dir)
+        run_data = load_data(config)
+        _check_fit(path, model, run_data.image_shape, run_data.num_classes)
         result = result or {
-            "train": evaluate(model, train, normalization),
-            "test": evaluate(model, splits.test, normalization),
+            part: evaluate(logits_function(model), run_data.evaluation_batches(part))
+            for part in ("train", "test")
         }
-        return cls(str(path), model, train.images, train.labels, normalization, result)
+        train = run_data.training_images(data_options.num_images)
+        return cls(str(path), model, train.images, train.labels, run_data.normalization, result)
 
 
 def _check_fit(

@@ -1,8 +1,21 @@
 """Training runs: configuration, compile + fit + callbacks, and the run folder."""
 
-from infomcr_tf.training.config import TrainConfig
-from infomcr_tf.training.evaluation import evaluate
+from infomcr_tf.training.cifar_config import CifarConfig
+from infomcr_tf.training.evaluation import evaluate, logits_function
+from infomcr_tf.training.imagenet_config import ImageNetConfig
+from infomcr_tf.training.kinds import load_data
+from infomcr_tf.training.run_data import RunData
 from infomcr_tf.training.run_folder import RunFolder, load_model
-from infomcr_tf.training.train import RunData, TrainingRun
+from infomcr_tf.training.train import TrainingRun
 
-__all__ = ["RunData", "RunFolder", "TrainConfig", "TrainingRun", "evaluate", "load_model"]
+__all__ = [
+    "CifarConfig",
+    "ImageNetConfig",
+    "RunData",
+    "RunFolder",
+    "TrainingRun",
+    "evaluate",
+    "load_data",
+    "load_model",
+    "logits_function",
+]

@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from infomcr_tf.storage import replacing
+from infomcr_tf.training.run_folder import RunFolder
+from infomcr_tf.training.workers import Workers
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -21,17 +22,21 @@ class Checkpoint(keras.callbacks.Callback):
     returns JSON values, and `set_state`.
 
     Args:
-        path: the file, replaced as a whole after each epoch.
-        history_path: the CSV file of the logs, one row per epoch, replaced likewise.
+        folder: whose `checkpoint_path` and `history_path` (the logs, one row per epoch) are
+            replaced as a whole after each epoch; None in a worker that is not the chief.
         callbacks: the other callbacks.
+        workers: who trains; the chief alone writes and reads the files.
     """
 
     def __init__(
-        self, path: Path, history_path: Path, callbacks: list[keras.callbacks.Callback]
+        self,
+        folder: RunFolder | None,
+        callbacks: list[keras.callbacks.Callback],
+        workers: Workers,
     ) -> None:
         super().__init__()
-        self._path = path
-        self._history_path = history_path
+        self._workers = workers
+        self._folder = folder
         self._remembering = {
             type(callback).__name__: callback
             for callback in callbacks
@@ -47,21 +52,22 @@ class Checkpoint(keras.callbacks.Callback):
         Raises:
             ValueError: if the file is damaged or of another model.
         """
-        if not self._path.exists():
+        content = self._workers.from_chief(self._read())
+        if content is None:
             return
         variables = _variables(model)
         try:
-            with np.load(self._path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 values = [file[f"v{i}"] for i in range(len(about["shapes"]))]
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"The checkpoint {self._path} is damaged ({error}). Delete it to start the run "
+                f"The checkpoint {self._name} is damaged ({error}). Delete it to start the run "
                 "over."
             ) from error
         if about["shapes"] != [list(variable.shape) for variable in variables]:
             raise ValueError(
-                f"The checkpoint {self._path} is of another model. Delete it to start the run over."
+                f"The checkpoint {self._name} is of another model. Delete it to start the run over."
             )
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
@@ -69,6 +75,14 @@ class Checkpoint(keras.callbacks.Callback):
         self.rows = about["rows"]
         self._states = about["callbacks"]
         self._write_history()
+
+    def _read(self) -> bytes | None:
+        there = self._folder is not None and self._folder.checkpoint_path.exists()
+        return self._folder.checkpoint_path.read_bytes() if there else None
+
+    @property
+    def _name(self) -> str:
+        return "of the chief" if self._folder is None else str(self._folder.checkpoint_path)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Gives the other callbacks what they remembered."""
@@ -91,18 +105,23 @@ class Checkpoint(keras.callbacks.Callback):
             "callbacks": {name: each.get_state() for name, each in self._remembering.items()},
             "shapes": [list(variable.shape) for variable in variables],
         }
+        # Reading a variable may take all the workers.
         values = {f"v{i}": np.asarray(variable) for i, variable in enumerate(variables)}
-        with replacing(self._path) as temporary:
+        if self._folder is None:
+            return
+        with replacing(self._folder.checkpoint_path) as temporary:
             np.savez(temporary, about=np.array(json.dumps(about)), **values)
 
     def _write_history(self) -> None:
+        if self._folder is None:
+            return
         # The penalty's columns may appear only later in a run: the header is of all rows.
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        with replacing(self._history_path) as temporary:
+        with replacing(self._folder.history_path) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
 
 

@@ -2,116 +2,80 @@
 
 import dataclasses
 
-from infomcr_tf.data import AUGMENTATIONS, DATASETS, NORMALIZATIONS
 from infomcr_tf.models import ARCHITECTURES
 from infomcr_tf.regularizer import DATA_TERMS, SCHEDULES
+from infomcr_tf.regularizer.penalty import ESTIMATORS
 from infomcr_tf.training.learning_rate import LEARNING_RATE_SCHEDULES, drop_epochs
-from infomcr_tf.training.options import Options, option
+from infomcr_tf.training.options import Config, Options, option
 from infomcr_tf.training.recipes import RECIPES, Recipe
 
-_DATA = "data"
-_TRAINING = "model and optimisation (default: the architecture's own recipe)"
+TRAINING_GROUP = "model and optimisation (default: the architecture's own recipe)"
 _PENALTY = "regulariser (section 6, Algorithm 1)"
 _RUN = "run"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(Options):
-    """What a training run depends on; None stands for the recipe's value.
+    """What every training run depends on besides its data; None stands for the recipe's value.
 
-    The fields' own descriptions are what `train_cifar.py --help` prints.
+    The fields' own descriptions are what `--help` prints.
 
     Raises:
         ValueError: if a value is out of range, or two values exclude each other.
     """
 
-    dataset: str = option("cifar10", "Data set.", group=_DATA, type=str, choices=DATASETS)
-    data_dir: str | None = option(
-        None,
-        "Folder of the data sets prepared by tensorflow-datasets.",
-        group=_DATA,
-        type=str,
-    )
-    train_size: int | None = option(
-        None,
-        "Random subset of the training images (default: all that the validation set leaves).",
-        group=_DATA,
-        type=int,
-        minimum=1,
-    )
-    validation_size: int = option(
-        0,
-        "Training images held out; the paper chooses beta with 5000.",
-        group=_DATA,
-        type=int,
-        minimum=0,
-    )
-    confusion_size: int = option(
-        0,
-        "Further training images with random labels (Scenario I).",
-        group=_DATA,
-        type=int,
-        minimum=0,
-    )
-    augmentation: str | None = option(
-        None,
-        "Augmentation of section 7.1 (default: 4-crop-f; digits: no-aug).",
-        group=_DATA,
-        type=str,
-        choices=AUGMENTATIONS,
-    )
-    normalization: str = option(
-        "computed",
-        "Channel means and deviations: of the training images, or CIFAR's constants.",
-        group=_DATA,
-        type=str,
-        choices=NORMALIZATIONS,
-    )
-
     model: str = option(
-        "resnet20", "Architecture.", group=_TRAINING, type=str, choices=tuple(ARCHITECTURES)
+        "resnet20", "Architecture.", group=TRAINING_GROUP, type=str, choices=tuple(ARCHITECTURES)
     )
     epochs: int | None = option(
-        None, "Passes over the training images.", group=_TRAINING, type=int, minimum=1
+        None, "Passes over the training images.", group=TRAINING_GROUP, type=int, minimum=1
     )
     batch_size: int | None = option(
-        None, "Images in a batch, over all devices.", group=_TRAINING, type=int, minimum=1
+        None, "Images in a batch, over all devices.", group=TRAINING_GROUP, type=int, minimum=1
     )
     learning_rate: float | None = option(
-        None, "Initial learning rate of SGD.", group=_TRAINING, type=float, above=0
+        None, "Initial learning rate of SGD.", group=TRAINING_GROUP, type=float, above=0
     )
     schedule: str = option(
         "recipe",
         "How the learning rate falls.",
-        group=_TRAINING,
+        group=TRAINING_GROUP,
         type=str,
         choices=LEARNING_RATE_SCHEDULES,
     )
     patience: int = option(
         10,
         "Epochs without a lower training loss before the plateau schedule divides by 10.",
-        group=_TRAINING,
+        group=TRAINING_GROUP,
         type=int,
         minimum=1,
     )
     weight_decay: float | None = option(
         None,
         "wd of (wd/2)||w||^2 over all trainable weights.",
-        group=_TRAINING,
+        group=TRAINING_GROUP,
         type=float,
         minimum=0,
     )
     momentum: float | None = option(
-        None, "Momentum of SGD.", group=_TRAINING, type=float, minimum=0, below=1
+        None, "Momentum of SGD.", group=TRAINING_GROUP, type=float, minimum=0, below=1
     )
-    nesterov: bool | None = option(None, "Nesterov momentum.", group=_TRAINING, type=bool)
+    nesterov: bool | None = option(None, "Nesterov momentum.", group=TRAINING_GROUP, type=bool)
     label_smoothing: float = option(
         0.0,
         "Label smoothing of the training loss.",
-        group=_TRAINING,
+        group=TRAINING_GROUP,
         type=float,
         minimum=0,
         below=1,
+    )
+    target_loss: float | None = option(
+        None,
+        "Stop after the first epoch whose mean cross-entropy over the training batches, without "
+        "weight decay, is at most this (default: train for all epochs).",
+        group=TRAINING_GROUP,
+        type=float,
+        above=0,
     )
 
     regularize: str = option(
@@ -137,6 +101,21 @@ class TrainConfig(Options):
         choices=DATA_TERMS,
     )
 
+    estimator: str = option(
+        "finite_difference",
+        "How the penalty's gradient is computed: Algorithm 1, or double differentiation (another "
+        "regulariser on ReLU networks).",
+        group=_PENALTY,
+        type=str,
+        choices=ESTIMATORS,
+    )
+    allow_tf32: bool = option(
+        False,
+        "Keep TensorFloat-32 on while the penalty acts; its 10 bits drown the finite difference.",
+        group=_PENALTY,
+        type=bool,
+    )
+
     seed: int = option(
         0, "Of initialisation, subset, order and augmentation.", group=_RUN, type=int, minimum=0
     )
@@ -149,7 +128,8 @@ class TrainConfig(Options):
     )
     gpus: int | None = option(
         None,
-        "GPUs to train on, 0 for the CPU (default: one if there is one).",
+        "GPUs to train on, 0 for the CPU (default: one if there is one). Under TF_CONFIG of every "
+        "worker (default: all).",
         group=_RUN,
         type=int,
         minimum=0,
@@ -158,6 +138,16 @@ class TrainConfig(Options):
         None, "Train on this many logical CPU devices, to try out several replicas.", group=_RUN,
         type=int, minimum=1,
     )  # fmt: skip
+    mixed_precision: bool = option(
+        False,
+        "Compute in bfloat16, with float32 weights: without the penalty, or with --estimator "
+        "hessian_vector.",
+        group=_RUN,
+        type=bool,
+    )
+    jit_compile: bool = option(
+        False, "Compile the training step with XLA; on one device.", group=_RUN, type=bool
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -176,23 +166,78 @@ class TrainConfig(Options):
                 "--regularize always or never, or another schedule."
             )
 
+        self._check_precision()
+
+    def _check_precision(self) -> None:
+        penalty = self.regularize != "never" and self.estimator == "finite_difference"
+        if self.mixed_precision and penalty:
+            raise ValueError(
+                "`--mixed-precision` cannot be used with the finite difference, whose step alpha * "
+                "g bfloat16 rounds to nothing. Pass --estimator hessian_vector or --regularize "
+                "never, or leave it out."
+            )
+
+    @property
+    def default_name(self) -> str:
+        """Name of the data set, in the run folder's default."""
+        raise NotImplementedError
+
+    @property
+    def default_augmentation(self) -> str:
+        """The augmentation where none is given."""
+        raise NotImplementedError
+
     @property
     def recipe(self) -> Recipe:
         """The architecture's own recipe."""
         return RECIPES[self.model]
 
-    def resolve(self, num_images: int) -> "TrainConfig":
+    def check(self, num_replicas: int) -> None:
+        """Checks what does not depend on the data.
+
+        Args:
+            num_replicas: devices to train on, over all workers.
+
+        Raises:
+            ValueError: if a batch cannot be shared out, the penalty would never start, or XLA is
+                asked for on several devices.
+        """
+        batch_size = self.batch_size or self.recipe.batch_size
+        if batch_size % num_replicas:
+            raise ValueError(
+                f"`--batch-size` should be divisible by the number of devices, {num_replicas}. "
+                f"Received: {batch_size}"
+            )
+        if self.jit_compile and num_replicas > 1:
+            raise ValueError(
+                f"`--jit-compile` works on one device. Received: {num_replicas} devices. Leave it "
+                "out."
+            )
+        if self.regularize == "never":
+            return
+        if batch_size < self.num_sub_batches:
+            raise ValueError(
+                "`--batch-size` should be at least `--num-sub-batches`. Received: "
+                f"{batch_size} < {self.num_sub_batches}. Pass a larger batch or fewer sub-batches."
+            )
+        if self.num_sub_batches % num_replicas:
+            raise ValueError(
+                "`--num-sub-batches` should be divisible by the number of devices, "
+                f"{num_replicas}. Received: {self.num_sub_batches}"
+            )
+        self._check_penalty_starts()
+
+    def resolve(self: Config, num_images: int) -> Config:
         """Fills in what is left to the recipe.
 
         Args:
-            num_images: training images including the confusion set.
+            num_images: in an epoch, including a confusion set.
 
         Returns:
-            A configuration in which only `data_dir`, `train_size`, `gpus` and `virtual_devices` may
-            be None.
+            A configuration in which only `train_size`, locations and devices may be None.
 
         Raises:
-            ValueError: if a batch is larger than the training set or smaller than M.
+            ValueError: if a batch is larger than the training set.
         """
         recipe = self.recipe
         batch_size = self.batch_size or recipe.batch_size
@@ -201,12 +246,6 @@ class TrainConfig(Options):
                 f"`--batch-size` should be at most the number of training images, {num_images}. "
                 f"Received: {batch_size}. Pass a smaller --batch-size."
             )
-        if self.regularize != "never" and batch_size < self.num_sub_batches:
-            raise ValueError(
-                "`--batch-size` should be at least `--num-sub-batches`. Received: "
-                f"{batch_size} < {self.num_sub_batches}. Pass a larger batch or fewer sub-batches."
-            )
-        augmentation = "no-aug" if self.dataset == "digits" else recipe.augmentation
         values = {
             "batch_size": batch_size,
             "epochs": recipe.num_epochs(num_images // batch_size),
@@ -214,15 +253,20 @@ class TrainConfig(Options):
             "weight_decay": recipe.weight_decay,
             "momentum": recipe.momentum,
             "nesterov": recipe.nesterov and self.momentum != 0,
-            "augmentation": augmentation,
-            "run_dir": f"runs/{self.dataset}-{self.model}-{self.regularize}-seed{self.seed}",
+            "augmentation": self.default_augmentation,
+            "run_dir": self.default_run_dir,
         }
         values = {name: value for name, value in values.items() if getattr(self, name) is None}
-        config = dataclasses.replace(self, **values)
-        config._check_penalty_starts()
-        return config
+        return dataclasses.replace(self, **values)
+
+    @property
+    def default_run_dir(self) -> str:
+        """The run folder where none is given."""
+        return f"runs/{self.default_name}-{self.model}-{self.regularize}-seed{self.seed}"
 
     def _check_penalty_starts(self) -> None:
+        if self.epochs is None:
+            return  # the recipe's own length
         first = drop_epochs(self.recipe, self.epochs)[0][0]
         waits = self.schedule == "recipe" and self.regularize == "after-first-drop"
         if waits and first >= self.epochs:

@@ -1,33 +1,64 @@
-"""Loss and error of a model on un-augmented images."""
+"""Loss and errors of a model on un-augmented images."""
+
+from collections.abc import Callable
 
 import keras
 import numpy as np
+import tensorflow as tf
 from scipy.special import logsumexp
+from tqdm import tqdm
 
-from infomcr_tf.data import Examples, Normalization, evaluation_dataset
+from infomcr_tf.training.workers import Workers
+
+
+def logits_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from a batch of images to `model`'s outputs in inference mode, traced once."""
+    signature = [tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)]
+    return tf.function(lambda images: model(images, training=False), input_signature=signature)
 
 
 def evaluate(
-    model: keras.Model, examples: Examples, normalization: Normalization, *, batch_size: int = 256
+    logits_of: Callable[[tf.Tensor], tf.Tensor],
+    batches: tf.data.Dataset,
+    *,
+    top_k: int | None = None,
+    workers: Workers | None = None,
+    title: str | None = None,
 ) -> dict[str, float]:
-    """Mean cross-entropy (natural logarithm, no weight decay) and error of `model`.
+    """Mean cross-entropy (natural logarithm, no weight decay) and error of a model.
 
     Args:
-        model: ends in logits [n, K]; evaluated in inference mode.
-        examples: uint8 images and their labels; at least one.
-        normalization: of the images.
-        batch_size: images in memory at a time.
+        logits_of: from images to logits [n, K], see `logits_function`.
+        batches: a finite data set of (normalised images, integer labels), at least one example;
+            the last batch may be smaller.
+        top_k: also count the examples whose label is not among the k highest logits.
+        workers: where several workers have a share of the examples each, who they are.
+        title: of a progress bar; None for none.
 
     Returns:
-        `loss`, `error` (the fraction of wrong predictions) and `num_examples`.
+        `loss`, `error` (the fraction of wrong predictions), with `top_k` also `top{k}_error`, and
+        `num_examples`.
     """
-    dataset = evaluation_dataset(
-        examples.images, examples.labels, batch_size=batch_size, normalization=normalization
-    )
-    logits = np.asarray(model.predict(dataset, verbose=0), np.float64)
-    own = logits[np.arange(len(logits)), examples.labels]
-    return {
-        "loss": float(np.mean(logsumexp(logits, axis=1) - own)),
-        "error": float(np.mean(np.argmax(logits, axis=1) != examples.labels)),
-        "num_examples": len(logits),
+    ks = (1,) if top_k is None else (1, top_k)
+    sums = np.zeros(2 + len(ks))
+    for images, labels in tqdm(batches, desc=title, unit="batch", disable=title is None):
+        logits = np.asarray(logits_of(images), np.float64)
+        sums += _sums(logits, labels.numpy(), ks)
+    if workers is not None:
+        sums = workers.sum(sums)
+    count, loss, *wrong = sums
+    errors = {
+        "error" if k == 1 else f"top{k}_error": n / count for k, n in zip(ks, wrong, strict=True)
     }
+    return {"loss": loss / count, **errors, "num_examples": int(count)}
+
+
+def _sums(logits: np.ndarray, labels: np.ndarray, ks: tuple[int, ...]) -> list[float]:
+    """Number of examples, sum of their losses, number of wrong ones for each k."""
+    own = logits[np.arange(len(logits)), labels][:, np.newaxis]
+    # Before the label come higher logits, and equal ones of classes with a lower number, which
+    # `argmax` prefers; NaN is before everything.
+    earlier = np.arange(logits.shape[1]) < labels[:, np.newaxis]
+    rank = np.sum(~(logits <= own) | ((logits == own) & earlier), axis=1)
+    losses = logsumexp(logits, axis=1) - own[:, 0]
+    return [len(logits), losses.sum(), *(np.sum(rank >= k) for k in ks)]

@@ -20,13 +20,14 @@ import keras
 
 from infomcr_tf.storage import read_json, write_json
 from infomcr_tf.training.config import TrainConfig
+from infomcr_tf.training.kinds import config_from_dict, kind_of
 
 _CONFIG_KIND = "infomcr_tf run"
 _RESULT_KIND = "infomcr_tf result"
 _VERSION = 1
 _PACKAGES = ("infomcr-tf", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 # Where data and run lie does not change what a run is.
-_LOCATIONS = ("data_dir", "run_dir")
+_LOCATIONS = ("data_dir", "manual_dir", "image_folder", "cache_dir", "run_dir")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +57,7 @@ class RunFolder:
             OSError: if it cannot be written to.
         """
         path = Path(config.run_dir)
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"`--run-dir` should be a folder. Received: {path}, which is a file.")
+        cls.check_place(path)
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):
             raise PermissionError(f"The run folder {path} cannot be written to.")
@@ -65,14 +65,30 @@ class RunFolder:
             found = cls.load(path)
             _check_same(path, found.config, config)
             return dataclasses.replace(found, config=config)
-        if any(path.iterdir()):
-            raise ValueError(
-                f"The folder {path} is not empty and not a run folder. Choose another --run-dir."
-            )
-        content = {"config": dataclasses.asdict(config), **about, "versions": versions()}
+        content = {
+            "data": kind_of(config),
+            "config": dataclasses.asdict(config),
+            **about,
+            "versions": versions(),
+        }
         header = {"kind": _CONFIG_KIND, "version": _VERSION}
         write_json(path / "config.json", header | content)
         return cls(path, config, content)
+
+    @staticmethod
+    def check_place(path: str | os.PathLike) -> None:
+        """Checks that `path` holds a run, or nothing.
+
+        Raises:
+            ValueError: if it is a file, or a folder with something else in it.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"`--run-dir` should be a folder. Received: {path}, which is a file.")
+        if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
+            raise ValueError(
+                f"The folder {path} is not empty and not a run folder. Choose another --run-dir."
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "RunFolder":
@@ -85,12 +101,12 @@ class RunFolder:
         path = Path(path)
         if not (path / "config.json").is_file():
             raise FileNotFoundError(
-                f"{path} is not a run folder: it has no config.json. Expected a folder that "
-                "train_cifar.py has written."
+                f"{path} is not a run folder: it has no config.json. Expected a folder that a "
+                "training script has written."
             )
         about = read_json(path / "config.json", kind=_CONFIG_KIND, version=_VERSION)
         try:
-            config = TrainConfig.from_dict(about.get("config"))
+            config = config_from_dict(about.get("data", "cifar"), about.get("config"))
         except ValueError as error:
             raise ValueError(f"{path / 'config.json'} is damaged: {error}") from None
         return cls(path, config, about)
@@ -175,6 +191,11 @@ def versions() -> dict[str, str]:
 
 
 def _check_same(path: Path, found: TrainConfig, wanted: TrainConfig) -> None:
+    if type(found) is not type(wanted):
+        raise ValueError(
+            f"The run folder {path} holds a run on other data ({kind_of(found)}). Choose another "
+            "--run-dir or remove the folder."
+        )
     for name, value in dataclasses.asdict(wanted).items():
         other = getattr(found, name)
         if name not in _LOCATIONS and other != value:

@@ -1,50 +1,29 @@
 """One training run: from a configuration to a complete run folder."""
 
 import dataclasses
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from infomcr_tf import data, models
+from infomcr_tf import models
 from infomcr_tf.regularizer import BetaSchedule, FisherRegularizedModel
+from infomcr_tf.regularizer.replicas import AverageReplicas
 from infomcr_tf.storage import replacing
 from infomcr_tf.training.checkpoint import Checkpoint
 from infomcr_tf.training.config import TrainConfig
 from infomcr_tf.training.devices import distribution_strategy
-from infomcr_tf.training.evaluation import evaluate
+from infomcr_tf.training.evaluation import evaluate, logits_function
+from infomcr_tf.training.kinds import load_data
 from infomcr_tf.training.learning_rate import learning_rate_callback
+from infomcr_tf.training.loop import fit_on_workers
 from infomcr_tf.training.run_folder import RunFolder
+from infomcr_tf.training.target_loss import CROSS_ENTROPY, TargetLoss
+from infomcr_tf.training.workers import Workers
 
-
-@dataclasses.dataclass(frozen=True)
-class RunData:
-    """A run's own examples, drawn again from its configuration."""
-
-    splits: data.Splits
-    normalization: data.Normalization
-
-    @classmethod
-    def load(cls, config: TrainConfig) -> "RunData":
-        """Loads and splits the data set.
-
-        Raises:
-            ValueError: if it cannot be had, or the sizes do not fit.
-        """
-        splits = data.split_dataset(
-            _load_dataset(config.dataset, config.data_dir),
-            train_size=config.train_size,
-            validation_size=config.validation_size,
-            confusion_size=config.confusion_size,
-            seed=config.seed,
-        )
-        normalization = data.make_normalization(config.normalization, splits.train.images)
-        return cls(splits, normalization)
-
-
-# Decoding CIFAR takes seconds; runs that are compared share a data set.
-_load_dataset = functools.lru_cache(maxsize=1)(data.load_dataset)
+_PARTS = ("train", "validation", "test")
 
 
 class TrainingRun:
@@ -55,8 +34,9 @@ class TrainingRun:
 
     Attributes:
         config: the resolved configuration.
-        folder: the run folder, claimed.
+        folder: the run folder, claimed; None in a worker that is not the chief.
         data: the run's examples.
+        workers: the processes that train together.
 
     Raises:
         ValueError: if the configuration cannot be carried out.
@@ -65,26 +45,17 @@ class TrainingRun:
 
     def __init__(self, config: TrainConfig) -> None:
         self.strategy = distribution_strategy(config.gpus, config.virtual_devices)
-        self.data = RunData.load(config)
-        images, labels = self.data.splits.training_examples()
-        self.config = config = config.resolve(len(images))
-        replicas = self.strategy.num_replicas_in_sync
-        if config.batch_size % replicas:
-            raise ValueError(
-                f"`--batch-size` should be divisible by the number of devices, {replicas}. "
-                f"Received: {config.batch_size}"
-            )
-        self._steps_per_epoch = len(images) // config.batch_size
-        self._images, self._labels = images, labels
+        self.workers = Workers(self.strategy)
+        config.check(self.strategy.num_replicas_in_sync)
+        if self.workers.is_chief:
+            RunFolder.check_place(config.run_dir or config.default_run_dir)
+        self.data = self.workers.chief_first(lambda: load_data(config))
+        self.config = config = config.resolve(self.data.num_images)
+        self._steps_per_epoch = self.data.num_images // config.batch_size
         with self.strategy.scope():
             self._model = self._compiled_model()
-        normalization = self.data.normalization
-        self.folder = RunFolder.claim(
-            config,
-            normalization=dataclasses.asdict(normalization),
-            steps_per_epoch=self._steps_per_epoch,
-            num_parameters=sum(int(w.shape.num_elements()) for w in self._model.trainable_weights),
-        )
+        self._target_loss = None if config.target_loss is None else TargetLoss(config.target_loss)
+        self.folder = self._claim_folder() if self.workers.is_chief else None
 
     def run(self, *, verbose: int | str = "auto") -> dict[str, Any]:
         """Trains, or goes on, until the run is complete.
@@ -94,28 +65,63 @@ class TrainingRun:
 
         Returns:
             The content of `result.json`: losses and errors on the un-augmented training,
-            validation (if any) and test images.
+            validation (if any) and test images. In a worker that is not the chief: nothing.
         """
-        if self.folder.is_complete:
-            return self.folder.read_result()
-        callbacks = self._callbacks()
-        checkpoint = Checkpoint(self.folder.checkpoint_path, self.folder.history_path, callbacks)
-        checkpoint.restore(self._model)
-        self._model.fit(
-            self._training_batches(checkpoint.epochs_done),
+        complete = self.workers.is_chief and self.folder.is_complete
+        if self.workers.from_chief(b"complete" if complete else None):
+            return self.folder.read_result() if complete else {}
+        verbose = verbose if self.workers.is_chief else 0
+        self._train(verbose)
+        return self._finish(progress=verbose == 1)
+
+    def _claim_folder(self) -> RunFolder:
+        return RunFolder.claim(
+            self.config,
+            normalization=dataclasses.asdict(self.data.normalization),
             steps_per_epoch=self._steps_per_epoch,
-            initial_epoch=checkpoint.epochs_done,
-            epochs=self.config.epochs,
-            validation_data=self._validation_batches(),
-            shuffle=False,  # the batches are shuffled
-            callbacks=[*callbacks, checkpoint],
-            verbose=verbose,
+            num_parameters=sum(int(w.shape.num_elements()) for w in self._model.trainable_weights),
         )
-        return self._finish()
+
+    def _train(self, verbose: int | str) -> None:
+        config, model = self.config, self._model
+        callbacks = self._callbacks()
+        checkpoint = Checkpoint(self.folder, callbacks, self.workers)
+        checkpoint.restore(model)
+        if self._target_loss is not None:
+            callbacks.append(self._target_loss)
+            if checkpoint.rows and self._target_loss.reached(checkpoint.rows[-1]):
+                return
+        callback_list = keras.callbacks.CallbackList(
+            [*callbacks, checkpoint],
+            add_history=True,  # `fit` reads it
+            add_progbar=verbose != 0,
+            model=model,
+            verbose=1 if verbose == "auto" else verbose,
+            epochs=config.epochs,
+            steps=self._steps_per_epoch,
+        )
+        epochs = {
+            "steps_per_epoch": self._steps_per_epoch,
+            "initial_epoch": checkpoint.epochs_done,
+            "epochs": config.epochs,
+            "callbacks": callback_list,
+        }
+        batches = self._training_batches(checkpoint.epochs_done)
+        if self.workers.several:
+            fit_on_workers(model, batches, validate=self._validate(), **epochs)
+        else:
+            validation = self.data.evaluation_batches("validation")
+            model.fit(
+                batches,
+                validation_data=None if validation is None else validation.map(self._one_hot),
+                shuffle=False,  # the batches are shuffled
+                verbose=verbose,
+                **epochs,
+            )
 
     def _compiled_model(self) -> keras.Model:
         config = self.config
-        model = self._new_model()
+        model = self._new_model("mixed_bfloat16" if config.mixed_precision else "float32")
         if config.regularize != "never":
             model = FisherRegularizedModel(
                 model,
@@ -123,6 +129,16 @@ class TrainingRun:
                 beta=config.beta,
                 num_sub_batches=config.num_sub_batches,
                 data_term=config.data_term,
+                estimator=config.estimator,
+                allow_tf32=config.allow_tf32,
+            )
+        metrics = ["accuracy"]
+        if self.data.top_k is not None:
+            k = self.data.top_k
+            metrics.append(keras.metrics.TopKCategoricalAccuracy(k, name=f"top{k}_accuracy"))
+        if config.target_loss is not None:
+            metrics.append(
+                keras.metrics.CategoricalCrossentropy(from_logits=True, name=CROSS_ENTROPY)
             )
         model.compile(
             optimizer=keras.optimizers.SGD(
@@ -131,20 +147,28 @@ class TrainingRun:
             loss=keras.losses.CategoricalCrossentropy(
                 from_logits=True, label_smoothing=config.label_smoothing
             ),
-            metrics=["accuracy"],
-            jit_compile=False,
+            metrics=metrics,
+            jit_compile=config.jit_compile,
         )
         model.optimizer.build(model.trainable_variables)
         return model
 
-    def _new_model(self) -> keras.Model:
-        config, splits = self.config, self.data.splits
-        return models.ARCHITECTURES[config.model](
-            input_shape=splits.train.images.shape[1:],
-            num_classes=splits.num_classes,
-            weight_decay=config.weight_decay,
-            seed=config.seed,
-        )
+    def _new_model(self, dtype: str = "float32") -> keras.Model:
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(dtype)
+        try:
+            return models.ARCHITECTURES[self.config.model](
+                input_shape=self.data.image_shape,
+                num_classes=self.data.num_classes,
+                weight_decay=self.config.weight_decay,
+                seed=self.config.seed,
+            )
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def _trained_weights(self) -> list[np.ndarray]:
+        trained = self._model.model if self.config.regularize != "never" else self._model
+        return trained.get_weights()
 
     def _callbacks(self) -> list[keras.callbacks.Callback]:
         config = self.config
@@ -155,51 +179,68 @@ class TrainingRun:
             epochs=config.epochs,
             patience=config.patience,
         )
-        callbacks = [] if learning_rate is None else [learning_rate]
+        callbacks = [AverageReplicas()]
+        if learning_rate is not None:
+            callbacks.append(learning_rate)
         if config.regularize != "never":
             callbacks.append(BetaSchedule(config.regularize, beta=config.beta))
-        tensorboard = keras.callbacks.TensorBoard(self.folder.logs_path, write_graph=False)
-        return [*callbacks, tensorboard]
+        if self.workers.is_chief:
+            callbacks.append(keras.callbacks.TensorBoard(self.folder.logs_path, write_graph=False))
+        return callbacks
 
     def _training_batches(self, start_epoch: int) -> tf.data.Dataset:
-        batches = data.training_dataset(
-            self._images,
-            self._labels,
-            batch_size=self.config.batch_size,
-            augmentation=self.config.augmentation,
-            normalization=self.data.normalization,
-            seed=self.config.seed,
-            start_epoch=start_epoch,
+        batches = self.data.training_batches(
+            self.config, start_epoch=start_epoch, share=self.workers.share
         )
         return batches.map(self._one_hot)
 
-    def _validation_batches(self) -> tf.data.Dataset | None:
-        validation = self.data.splits.validation
-        if not len(validation):
-            return None
-        return data.evaluation_dataset(
-            validation.images,
-            validation.labels,
-            batch_size=self.config.batch_size,
-            normalization=self.data.normalization,
-        ).map(self._one_hot)
-
     def _one_hot(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return images, tf.one_hot(labels, self.data.splits.num_classes)
+        return images, tf.one_hot(labels, self.data.num_classes)
 
-    def _finish(self) -> dict[str, Any]:
-        trained = self._model.model if self.config.regularize != "never" else self._model
-        model = self._new_model()  # neither compiled nor bound to the strategy
-        model.set_weights(trained.get_weights())
-        with replacing(self.folder.model_path) as temporary:
-            model.save(temporary)
-        splits = self.data.splits
-        parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    def _validate(self) -> Callable[[], dict[str, float]] | None:
+        """What Keras' `validation_data` gives, over all workers."""
+        if self.data.evaluation_batches("validation") is None:
+            return None
+        model = self._new_model()
+        logits_of = logits_function(model)
+
+        def validate() -> dict[str, float]:
+            model.set_weights(self._trained_weights())
+            found = self._evaluate(logits_of, "validation")
+            decay = float(sum(model.losses)) if model.losses else 0.0
+            logs = {"val_loss": found["loss"] + decay, "val_accuracy": 1 - found["error"]}
+            if self.data.top_k is not None:
+                k = self.data.top_k
+                logs[f"val_top{k}_accuracy"] = 1 - found[f"top{k}_error"]
+            return logs
+
+        return validate
+
+    def _evaluate(
+        self, logits_of: Callable[[tf.Tensor], tf.Tensor], part: str, title: str | None = None
+    ) -> dict[str, Any]:
+        return evaluate(
+            logits_of,
+            self.data.evaluation_batches(part, share=self.workers.share),
+            top_k=self.data.top_k,
+            workers=self.workers,
+            title=title,
+        )
+
+    def _finish(self, progress: bool) -> dict[str, Any]:
+        model = self._new_model()  # float32, neither compiled nor distributed
+        model.set_weights(self._trained_weights())
+        logits_of = logits_function(model)
+        if self.workers.is_chief:
+            with replacing(self.folder.model_path) as temporary:
+                model.save(temporary)
         result = {
-            name: evaluate(model, part, self.data.normalization)
-            for name, part in parts.items()
-            if len(part)
+            part: self._evaluate(logits_of, part, f"evaluating {part} images" if progress else None)
+            for part in _PARTS
+            if self.data.evaluation_batches(part) is not None
         }
+        if not self.workers.is_chief:
+            return {}
         self.folder.write_result(result)
         self.folder.checkpoint_path.unlink()
         return result

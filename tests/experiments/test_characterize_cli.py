@@ -10,7 +10,7 @@ import pytest
 
 import characterize
 import infomcr_tf
-from infomcr_tf.training import TrainConfig, TrainingRun, load_model
+from infomcr_tf.training import CifarConfig, TrainingRun, load_model
 
 SMALL = {
     "dataset": "digits", "model": "cnn", "train_size": 60, "validation_size": 20, "batch_size": 20,
@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     paths = []
     for name, regularize in (("plain", "never"), ("regularized", "after-first-drop")):
-        config = TrainConfig(**SMALL, regularize=regularize, run_dir=str(root / name), seed=5)
+        config = CifarConfig(**SMALL, regularize=regularize, run_dir=str(root / name), seed=5)
         TrainingRun(config).run(verbose=0)
         paths.append(str(root / name))
     return paths
@@ -128,7 +128,7 @@ def test_authors_protocol(runs, tmp_path, capsys):
 
 def _mistakes(runs, tmp_path):
     incomplete = tmp_path / "incomplete"
-    TrainingRun(TrainConfig(**SMALL, regularize="never", run_dir=str(incomplete)))
+    TrainingRun(CifarConfig(**SMALL, regularize="never", run_dir=str(incomplete)))
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "config.json").write_text('{"kind": "infomcr')

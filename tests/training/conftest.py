@@ -1,6 +1,6 @@
 import pytest
 
-from infomcr_tf.training import TrainConfig, TrainingRun
+from infomcr_tf.training import CifarConfig, TrainingRun
 
 # 60 real digits in 3 batches: an epoch takes a fraction of a second.
 SMALL = {
@@ -20,7 +20,7 @@ def small_config(tmp_path):
     """Makes the configuration of a small run, changed by keyword arguments."""
 
     def make(**changes):
-        return TrainConfig(**{**SMALL, "run_dir": str(tmp_path / "run"), **changes})
+        return CifarConfig(**{**SMALL, "run_dir": str(tmp_path / "run"), **changes})
 
     return make
 
@@ -29,5 +29,5 @@ def small_config(tmp_path):
 def finished(tmp_path_factory):
     """A finished small run with the penalty on from the first drop: (run, result)."""
     path = tmp_path_factory.mktemp("finished") / "run"
-    run = TrainingRun(TrainConfig(**SMALL, run_dir=str(path)))
+    run = TrainingRun(CifarConfig(**SMALL, run_dir=str(path)))
     return run, run.run(verbose=0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import train_cifar
-from infomcr_tf.training import TrainConfig, TrainingRun
+from infomcr_tf.training import CifarConfig, TrainingRun
 from infomcr_tf.training.options import flag
 
 DIGITS = ["--dataset", "digits", "--model", "cnn"]
@@ -23,7 +23,8 @@ VALUES = {
     "epochs": 5, "batch_size": 12, "learning_rate": 0.25, "schedule": "cosine", "patience": 3,
     "weight_decay": 0.125, "momentum": 0.75, "nesterov": False, "label_smoothing": 0.0625,
     "regularize": "011", "alpha": 0.5, "beta": 2.5, "num_sub_batches": 6, "data_term": "batch",
-    "seed": 17, "gpus": 0, "virtual_devices": 2,
+    "seed": 17, "gpus": 0, "virtual_devices": 2, "estimator": "hessian_vector",
+    "allow_tf32": True, "mixed_precision": True, "jit_compile": True,
 }  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def started(monkeypatch, tmp_path):
 
 
 def test_every_flag_reaches_the_configuration(started):
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    names = {field.name for field in dataclasses.fields(CifarConfig)}
     assert names == set(VALUES) | {"run_dir"}
     values = {name: value for name, value in VALUES.items() if name != "virtual_devices"}
     config = started(**values).config
@@ -61,12 +62,16 @@ def test_every_flag_reaches_the_configuration(started):
 
 
 def test_every_option_reaches_the_training(started):
-    run = started(**{name: value for name, value in VALUES.items() if name != "gpus"})
+    others = ("gpus", "jit_compile")  # jit_compile: on one device
+    run = started(**{name: value for name, value in VALUES.items() if name not in others})
     model, optimizer = run._model, run._model.optimizer
     assert run.strategy.num_replicas_in_sync == 2
     assert (model.perturbation.size, keras.ops.convert_to_numpy(model.beta)) == (0.5, 2.5)
     assert (model.num_sub_batches, model.data_term) == (6, "batch")
-    assert float(optimizer.learning_rate) == 0.25
+    assert (model.perturbation.estimator, model.allow_tf32) == ("hessian_vector", True)
+    assert model.model.layers[1].compute_dtype == "bfloat16"
+    assert model.jit_compile is False
+    assert keras.ops.convert_to_numpy(optimizer.learning_rate) == 0.25
     assert (optimizer.momentum, optimizer.nesterov) == (0.75, False)
     assert model.loss.label_smoothing == 0.0625
     assert model.model.layers[1].kernel_regularizer.l2 == pytest.approx(0.125 / 2)
@@ -76,8 +81,8 @@ def test_every_option_reaches_the_training(started):
     assert run._steps_per_epoch == (70 + 13) // 12
     assert [len(part) for part in (run.data.splits.train, run.data.splits.validation)] == [70, 11]
     kinds = [type(callback).__name__ for callback in run._callbacks()]
-    assert kinds == ["LearningRateScheduler", "BetaSchedule", "TensorBoard"]
-    assert run._callbacks()[1].schedule == "011"
+    assert kinds == ["AverageReplicas", "LearningRateScheduler", "BetaSchedule", "TensorBoard"]
+    assert run._callbacks()[2].schedule == "011"
 
 
 def test_seed_and_augmentation_reach_the_batches(started, tmp_path):
@@ -102,7 +107,7 @@ def test_seed_and_augmentation_reach_the_batches(started, tmp_path):
 
 def test_plateau_uses_the_patience(started):
     run = started(dataset="digits", model="cnn", schedule="plateau", patience=3)
-    plateau = run._callbacks()[0]
+    plateau = run._callbacks()[1]
     assert (plateau.patience, plateau.factor, plateau.monitor) == (3, 0.1, "loss")
 
 
@@ -111,7 +116,7 @@ def test_help_explains_every_flag_in_groups(capsys):
         train_cifar.main(["--help"])
     text = capsys.readouterr().out
     assert caught.value.code == 0
-    for field in dataclasses.fields(TrainConfig):
+    for field in dataclasses.fields(CifarConfig):
         assert flag(field.name) in text
         assert field.metadata["group"] in text
 

@@ -31,9 +31,11 @@ class Source:
         num_classes: K.
         sizes: number of images in "train" and "test".
         fingerprint: changes with the images' number or sizes in bytes.
+        home: folder in which the data set lies.
     """
 
     name: str
+    home: Path
     num_classes: int
     sizes: dict[str, int]
     fingerprint: str
@@ -107,6 +109,7 @@ def open_source(
     content = [[info.name, info.num_bytes, list(info.shard_lengths)] for info in infos.values()]
     return Source(
         name=f"imagenet2012-{builder.version}",
+        home=Path(builder.data_path).parent.parent,
         num_classes=builder.info.features["label"].num_classes,
         sizes={part: info.num_examples for part, info in infos.items()},
         fingerprint=_digest(content),
@@ -196,6 +199,7 @@ def _open_folder(folder: Path) -> Source:
             )
     return Source(
         name="image-folder",
+        home=folder.resolve().parent,
         num_classes=builder.info.features["label"].num_classes,
         sizes={part: info.num_examples for part, info in infos.items()},
         fingerprint=_digest(content),

@@ -1,0 +1,37 @@
+"""The kinds of runs: which configuration goes with which data."""
+
+from typing import Any
+
+from infomcr_tf.training.cifar_config import CifarConfig
+from infomcr_tf.training.cifar_data import CifarData
+from infomcr_tf.training.config import TrainConfig
+from infomcr_tf.training.imagenet_config import ImageNetConfig
+from infomcr_tf.training.imagenet_data import ImageNetData
+from infomcr_tf.training.run_data import RunData
+
+_KINDS = {"cifar": (CifarConfig, CifarData), "imagenet": (ImageNetConfig, ImageNetData)}
+
+
+def kind_of(config: TrainConfig) -> str:
+    """The name of a configuration's kind."""
+    return next(kind for kind, (of_config, _) in _KINDS.items() if type(config) is of_config)
+
+
+def config_from_dict(kind: str, values: Any) -> TrainConfig:
+    """The stored configuration `values` of a run of this kind.
+
+    Raises:
+        ValueError: if there is no such kind, or the values are unsuitable.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"Unknown kind of data {kind!r}; expected one of {', '.join(_KINDS)}.")
+    return _KINDS[kind][0].from_dict(values)
+
+
+def load_data(config: TrainConfig) -> RunData:
+    """The examples of a run with this configuration.
+
+    Raises:
+        ValueError: if they cannot be had, or their number does not fit.
+    """
+    return _KINDS[kind_of(config)][1].load(config)
