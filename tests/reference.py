@@ -51,7 +51,7 @@ def per_example_gradients(model, x, y, normalize_logits=None, equalize_loss=None
             logits = _head(logits, label, normalize_logits, equalize_loss)
             loss = _cross_entropy(logits[0], int(label))
         gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-        rows.append(np.concatenate([g.numpy().ravel() for g in gradients]))
+        rows.append(np.concatenate([np.ravel(tf.convert_to_tensor(g)) for g in gradients]))
     return np.stack(rows)
 
 

@@ -127,6 +127,14 @@ class GradientEngine:
         }
         self._plan = None
 
+    @property
+    def without_rule(self) -> list[str]:
+        """Paths of the variables whose gradients are not computed by layer rules.
+
+        Empty before the first examples: it is known only then.
+        """
+        return [] if self._plan is None else self._plan.without_rule
+
     def gram(self, x: Any, y: Any) -> GramMatrix:
         """Returns the Gram matrix of the examples.
 
@@ -142,11 +150,13 @@ class GradientEngine:
         return gram
 
     def _products(self, x: Any, y: np.ndarray, dtype: tf.DType) -> tuple[HeadOutput, np.ndarray]:
-        products, head = np.zeros((len(y), len(y))), None
+        heads, products = [], []
         for head, blocks in self._passes(x, y):
+            heads.append(head)
             with tf.device(self._device):
-                products += inner_products(list(blocks.values()), dtype).numpy()
-        return head, products
+                products.append(inner_products(list(blocks.values()), dtype).numpy())
+        # Every pass has the same head.
+        return heads[0], np.sum(products, axis=0)
 
     def _assemble(self, head: HeadOutput, products: np.ndarray) -> GramMatrix:
         lengths = np.sqrt(np.diag(products))

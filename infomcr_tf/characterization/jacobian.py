@@ -114,7 +114,7 @@ def traced_and_verified(
         sample: (x, y) of that signature, to compare with ordinary gradients on.
 
     Raises:
-        ValueError: if even the slow form is not right.
+        ValueError: if even the slow form is not right: there are no per-example gradients.
     """
     for vectorized in (True, False):
         source = kind(network, head, indices, vectorized)
@@ -135,8 +135,8 @@ def traced_and_verified(
                 stacklevel=2,
             )
     raise ValueError(
-        "The gradients of `model` are not the same from one evaluation to the next. Its output "
-        "must be a deterministic function in inference mode"
+        "`model` has no per-example gradients: in inference mode its output is random, or the "
+        "output for one example depends on the others. Take out the layer that does this"
     )
 
 

@@ -70,6 +70,8 @@ def _prefers_grouped(layer: keras.layers.Layer, calls: Calls) -> bool:
         isinstance(layer, keras.layers.Conv2D)
         and math.prod(layer.kernel_size) > 1
         and layer.dilation_rate == (1, 1)
+        and layer.strides[0] == layer.strides[1]
+        and calls[0][0].dtype == tf.float32
         and max(layer.filters, layer.kernel.shape[2] * layer.groups) <= 64
         and min(math.prod(d.shape[1:-1]) for _, d in calls) >= 256
         and _has_grouped_gradients()

@@ -1,0 +1,94 @@
+"""Per-example gradients by every method, against float64 gradients one example at a time."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from characterization.cases import CASES, WITH_RULES, floatx, make
+
+from infomcr_tf.characterization import GradientEngine, per_example_jacobian
+
+
+def logits_model(model):
+    """What the slow reference differentiates: the same model without its softmax."""
+    last = model.layers[-1]
+    if isinstance(last, keras.layers.Softmax):
+        return keras.Model(model.input, last.input)
+    if getattr(last, "activation", None) is keras.activations.softmax:
+        config = last.get_config() | {"activation": "linear", "name": "logits"}
+        linear = keras.layers.Dense.from_config(config)
+        copy = keras.Model(model.input, linear(last.input))
+        linear.kernel.assign(last.kernel)
+        linear.bias.assign(last.bias)
+        return copy
+    return model
+
+
+class OneAtATime:
+    """Indexes trees of inputs as the reference indexes arrays."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __getitem__(self, part):
+        return keras.tree.map_structure(lambda leaf: leaf[part], self.x)
+
+
+def truth(name):
+    with floatx("float64"):
+        model, x, y = make(name, "float64")
+        return reference.per_example_gradients(logits_model(model), OneAtATime(x), y)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows_in_float64(name):
+    model, x, y = make(name, "float64")
+    with floatx("float64"):
+        actual = per_example_jacobian(model, x, y)
+    expected = truth(name)
+    assert actual.shape == expected.shape
+    # Thousands of roundings of 1e-16.
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("method", ["auto", "one_example", "jacobian"])
+@pytest.mark.parametrize("name", ["shared layers", "a dict of inputs", "normalisations"])
+def test_methods_agree_in_float32(name, method):
+    model, x, y = make(name)
+    rows = truth(name)
+    expected = rows @ rows.T
+    actual = GradientEngine(model, method=method).gram(x, y)
+    np.testing.assert_allclose(actual.xi, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rules_are_used_exactly_where_there_are_any(name):
+    model, x, y = make(name)
+    engine = GradientEngine(model)
+    engine.gram(x, y)
+    assert (engine.without_rule == []) == (name in WITH_RULES)
+
+
+def test_kernels_that_something_else_uses_have_no_rule():
+    model, x, y = make("custom layer")
+    engine = GradientEngine(model)
+    engine.gram(x, y)
+    assert {path.split("/")[-1] for path in engine.without_rule} == {"w", "kernel", "bias"}
+    assert all("tied" in path for path in engine.without_rule)
+
+
+def test_mixing_examples_is_refused():
+    class Centred(keras.layers.Layer):
+        def call(self, x):
+            return x - keras.ops.mean(x, axis=0, keepdims=True)
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(6), Centred(), keras.layers.Dense(3)]
+    )
+    x = np.random.default_rng(0).normal(size=(4, 5))
+    with (
+        pytest.warns(UserWarning, match="cannot vectorise"),
+        pytest.raises(ValueError, match="no per-example gradients"),
+    ):
+        GradientEngine(model).gram(x, [0, 1, 2, 0])
