@@ -1,5 +1,6 @@
 """The paper's regulariser (section 6): the penalty, the model trained with it, its schedules."""
 
+from infomcr_tf.regularizer.alpha_report import AlphaReport, check_alpha
 from infomcr_tf.regularizer.beta_schedule import SCHEDULES, BetaSchedule
 from infomcr_tf.regularizer.data_term import DATA_TERMS
 from infomcr_tf.regularizer.fisher_regularized_model import FisherRegularizedModel
@@ -9,8 +10,10 @@ from infomcr_tf.regularizer.sharpness_aware_model import SharpnessAwareModel
 __all__ = [
     "DATA_TERMS",
     "SCHEDULES",
+    "AlphaReport",
     "BetaSchedule",
     "FisherRegularizedModel",
     "SharpnessAwareModel",
+    "check_alpha",
     "fisher_penalty",
 ]

@@ -12,6 +12,13 @@ def first_leaf(x: Any) -> tf.Tensor:
     return next(leaf for leaf in tf.nest.flatten(x) if leaf is not None)
 
 
+def as_tensors(batch: Any) -> Any:
+    """Converts arrays to tensors; `None` stays `None`."""
+    return tf.nest.map_structure(
+        lambda leaf: None if leaf is None else tf.convert_to_tensor(leaf), batch
+    )
+
+
 def batch_size(x: Any) -> Any:
     """Returns the number of examples: an int where it is known while tracing, else a tensor."""
     leaf = first_leaf(x)

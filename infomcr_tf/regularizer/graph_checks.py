@@ -39,4 +39,5 @@ def graph_errors_as_value_errors() -> Iterator[None]:
         found = re.search(rf"\[{START}\] \[(.*?)\] \[{END}\]", str(error), re.DOTALL)
         if found is None:
             raise
-        raise ValueError(found[1].replace("] [", "")) from None
+        # TensorFlow escapes quotes
+        raise ValueError(found[1].replace("] [", "").replace("\\'", "'")) from None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from infomcr_tf.regularizer.batches import sub_batch_size, take
+from infomcr_tf.regularizer.batches import as_tensors, sub_batch_size, take
 from infomcr_tf.regularizer.functional_loss import (
     Evaluation,
     FunctionalLoss,
@@ -90,15 +90,15 @@ def sub_batch_penalty(
     if perturbation.estimator == "hessian_vector":
         return _hessian_vector(loss, weights, perturbation.size, *args)
     value, g, evaluation = loss.value_and_gradient(weights, *args)
-    squared_norm = _squared_norm(g)
-    step = tf.constant(perturbation.sign * perturbation.size, squared_norm.dtype)
+    square = squared_norm(g)
+    step = tf.constant(perturbation.sign * perturbation.size, square.dtype)
     if perturbation.normalized:
-        step = tf.math.divide_no_nan(step, tf.sqrt(squared_norm))
+        step = tf.math.divide_no_nan(step, tf.sqrt(square))
     moved = [w + tf.cast(step, w.dtype) * g_w for w, g_w in zip(weights, g, strict=True)]
     moved_value, moved_g, _ = loss.value_and_gradient(moved, *args)
     return SubBatchPenalty(
         penalty=perturbation.sign * (moved_value - value),
-        squared_norm=squared_norm,
+        squared_norm=square,
         gradient=g,
         penalty_gradient=[perturbation.sign * (b - a) for a, b in zip(g, moved_g, strict=True)],
         evaluation=evaluation,
@@ -112,11 +112,11 @@ def _hessian_vector(
     with exact_moments(), tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
         _, g, evaluation = loss.value_and_gradient(weights, *args)
-        squared_norm = tf.add_n([tf.reduce_sum(a * tf.stop_gradient(a)) for a in g])
-    product = dense_gradient(tape, squared_norm, weights)
+        square = tf.add_n([tf.reduce_sum(a * tf.stop_gradient(a)) for a in g])
+    product = dense_gradient(tape, square, weights)
     return SubBatchPenalty(
-        penalty=alpha * squared_norm,
-        squared_norm=squared_norm,
+        penalty=alpha * square,
+        squared_norm=square,
         gradient=g,
         penalty_gradient=[alpha * h for h in product],
         evaluation=evaluation,
@@ -187,7 +187,8 @@ def mean_over_sub_batches(
     return means._replace(y_pred=tf.nest.pack_sequence_as(outputs, y_pred))
 
 
-def _squared_norm(tensors: list[tf.Tensor]) -> tf.Tensor:
+def squared_norm(tensors: list[tf.Tensor]) -> tf.Tensor:
+    """Sum of the squares of all entries."""
     return tf.add_n([tf.reduce_sum(tf.square(t)) for t in tensors])
 
 
@@ -241,14 +242,12 @@ def fisher_penalty(
     """
     check_count("num_sub_batches", num_sub_batches)
     perturbation = Perturbation(alpha, estimator, direction)
-    batch = tf.nest.map_structure(
-        lambda leaf: None if leaf is None else tf.convert_to_tensor(leaf), (x, y, sample_weight)
-    )
+    batch = as_tensors((x, y, sample_weight))
     if not model.built:
         model(batch[0])
     check_precision(model, estimator)
     means = mean_over_sub_batches(
-        FunctionalLoss(model, _as_loss(loss, model)),
+        FunctionalLoss(model, as_loss(loss, model)),
         batch,
         perturbation,
         count=num_sub_batches,
@@ -269,7 +268,8 @@ class _MeanLoss(keras.losses.Loss):
         return self.function(y_true, y_pred)
 
 
-def _as_loss(loss: str | keras.losses.Loss | Callable, model: keras.Model) -> keras.losses.Loss:
+def as_loss(loss: str | keras.losses.Loss | Callable, model: keras.Model) -> keras.losses.Loss:
+    """Turns a loss's name or function into the object that `compile` would make of it."""
     loss = keras.losses.get(loss)
     if isinstance(loss, keras.losses.Loss):
         return loss

@@ -1,5 +1,7 @@
 """Small networks and data for the regulariser's tests."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -68,3 +70,30 @@ def train():
         return wrapper
 
     return train
+
+
+@pytest.fixture(scope="session")
+def numbers():
+    """Net A: images, labels, weights, and what two other implementations make of them."""
+    return np.load(Path(__file__).with_name("net_a.npz"))
+
+
+@pytest.fixture
+def net_a():
+    """A function that makes the small network that the reference numbers are about."""
+
+    def make(weights):
+        """The small network that the reference numbers are about."""
+        inputs = h = keras.Input((16, 16, 3))
+        for k, filters in ((1, 8), (2, 16)):
+            h = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv{k}")(h)
+            h = keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"bn{k}")(h)
+            h = keras.layers.ReLU()(h)
+            h = keras.layers.AveragePooling2D(2)(h) if k == 1 else h
+        h = keras.layers.GlobalAveragePooling2D()(h)
+        model = keras.Model(inputs, keras.layers.Dense(10, name="fc")(h))
+        for variable in model.weights:
+            variable.assign(weights[f"w/{variable.path}"])
+        return model
+
+    return make

@@ -1,7 +1,5 @@
 """R_alpha and its gradient: other implementations, closed forms, invariances, bad input."""
 
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -17,33 +15,13 @@ def relative_error(found, expected):
     return max(np.abs(f - e).max() for f, e in zip(found, expected, strict=True)) / scale
 
 
-def net_a(weights):
-    """The small network that the reference numbers are about."""
-    inputs = h = keras.Input((16, 16, 3))
-    for k, filters in ((1, 8), (2, 16)):
-        h = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv{k}")(h)
-        h = keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"bn{k}")(h)
-        h = keras.layers.ReLU()(h)
-        h = keras.layers.AveragePooling2D(2)(h) if k == 1 else h
-    h = keras.layers.GlobalAveragePooling2D()(h)
-    model = keras.Model(inputs, keras.layers.Dense(10, name="fc")(h))
-    for variable in model.weights:
-        variable.assign(weights[f"w/{variable.path}"])
-    return model
-
-
 def gradients_like(model, numbers, prefix):
     return [numbers[f"{prefix}/{v.path}"] for v in model.trainable_variables]
 
 
-@pytest.fixture
-def numbers():
-    return np.load(Path(__file__).with_name("net_a.npz"))
-
-
 class TestOtherImplementations:
     def test_float64_agrees_with_an_independent_implementation(
-        self, float64, numbers, cross_entropy
+        self, float64, net_a, numbers, cross_entropy
     ):
         model = net_a(numbers)
         penalty, gradients = fisher_penalty(
@@ -58,7 +36,7 @@ class TestOtherImplementations:
         expected = gradients_like(model, numbers, "float64/dpenalty_fd_alpha0.01")
         assert relative_error(gradients, expected) < 1e-11
 
-    def test_float32_agrees_with_the_authors_code(self, numbers, cross_entropy):
+    def test_float32_agrees_with_the_authors_code(self, net_a, numbers, cross_entropy):
         model = net_a(numbers)
         penalty, gradients = fisher_penalty(
             model, numbers["images"], numbers["labels"], loss=cross_entropy, alpha=0.01,
@@ -76,7 +54,7 @@ class TestOtherImplementations:
         ("estimator", "key"), [("finite_difference", "fd"), ("hessian_vector", "hvp")]
     )
     def test_shared_reference_numbers(
-        self, float64, shared_dir, cross_entropy, estimator, key, alpha
+        self, float64, net_a, shared_dir, cross_entropy, estimator, key, alpha
     ):
         weights = np.load(shared_dir / "reference" / "net_a_authors.npz")
         expected = np.load(shared_dir / "reference" / "net_a_float64.npz")
