@@ -117,6 +117,10 @@ class GradientEngine:
             raise ValueError(f"`method` must be one of {METHODS}. Received: {method!r}")
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"`chunk_size` must be at least 1. Received: {chunk_size}")
+        if max_memory_bytes < 1:
+            raise ValueError(
+                f"`max_memory_bytes` must be a number of bytes. Received: {max_memory_bytes}"
+            )
         self._head = Head(normalize_logits, equalize_loss)
         self._network = Network(model, batch_norm)
         self._device = device

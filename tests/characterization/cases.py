@@ -12,12 +12,14 @@ NUM_CLASSES = 3
 @contextlib.contextmanager
 def floatx(dtype):
     """Models built within it compute in `dtype`."""
-    before = keras.config.floatx()
+    before, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
     try:
         yield
     finally:
         keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(policy)
 
 
 def randomised(model, seed=0):
