@@ -48,7 +48,8 @@ def too_small(size: Any, num_sub_batches: int) -> str:
     return (
         f"`num_sub_batches` must not be larger than the (local) batch, which is cut into that many "
         f"parts. Received: num_sub_batches={num_sub_batches} for a batch of {size} examples. "
-        f"Lower `num_sub_batches` or drop the last, smaller batch (`drop_remainder=True`)."
+        "Lower `num_sub_batches`, choose another `batch_size`, or drop the last, smaller batch of "
+        "a `tf.data` pipeline (`drop_remainder=True`)"
     )
 
 
