@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+import tensorflow as tf
 
 from infomcr_tf.regularizer import FisherRegularizedModel
 
@@ -242,3 +243,17 @@ class TestEveryAndFraction:
         assert len(np.unique(np.round(np.array(steps), 9), axis=0)) == 8
         spread = np.std(steps, axis=0) / np.sqrt(400)
         assert np.all(np.abs(np.mean(steps, 0) - expected) < 5 * spread)
+
+
+@pytest.mark.parametrize("data_term", ["batch", "sub_batches"])
+def test_graph_size_does_not_depend_on_m(make_network, images, data_term):
+    sizes = []
+    for m in (2, 12):
+        wrapper = FisherRegularizedModel(make_network(), num_sub_batches=m, data_term=data_term)
+        wrapper.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        wrapper.train_on_batch(*images)  # creates the variables
+        step = tf.function(wrapper.train_step, autograph=False)
+        graph = step.get_concrete_function(tuple(map(tf.constant, images))).graph.as_graph_def()
+        functions = graph.library.function
+        sizes.append(len(graph.node) + sum(len(f.node_def) for f in functions))
+    assert sizes[0] == sizes[1]
