@@ -25,8 +25,8 @@ def plot_comparison(
     """Draws one panel for the test error and one for each of the paper's four metrics.
 
     A box spans the quartiles of the trials, its whiskers all of them; a dot is their mean. Test
-    error and robustness, which is measured over all examples, have one value: a bar. Minima keep their
-    order and colour in all panels.
+    error and robustness, which is measured over all examples, have one value: a bar. Minima keep
+    their order and colour in all panels.
 
     Args:
         minima: what was measured.

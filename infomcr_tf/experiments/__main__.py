@@ -1,0 +1,98 @@
+"""Runs the paper's experiments: `python -m infomcr_tf.experiments NAME --preset P --out DIR`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from infomcr_tf.quiet import start_tensorflow
+
+start_tensorflow()
+
+from infomcr_tf.experiments.engines import ENGINES, make_engine
+from infomcr_tf.experiments.plan import NAMES, Choices
+from infomcr_tf.experiments.presets import PRESETS
+from infomcr_tf.experiments.runner import print_plan, run_experiment
+from infomcr_tf.training.options import Parser, did_you_mean
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Flags -> one experiment. Returns the exit status; 1 if a run has failed."""
+    parser = _parser()
+    flags = parser.parse_args(argv)
+    with parser.one_line_errors():
+        _check_choice("NAME", flags.name, NAMES)
+        _check_choice("--preset", flags.preset, tuple(PRESETS))
+        _check_choice("--engine", flags.engine, ENGINES)
+        for name in ("seeds", "gpus"):
+            value = getattr(flags, name)
+            if value is not None and value < (name == "seeds"):
+                raise ValueError(f"`--{name}` should be positive. Received: {value}")
+        choices = _choices(flags)
+        out = Path(flags.out)
+        if flags.dry_run:
+            print_plan(flags.name, choices, out)
+            return 0
+        engine = make_engine(flags.engine, gpus=flags.gpus)
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            failed = run_experiment(flags.name, choices, out, engine)
+        except KeyboardInterrupt:
+            print("\ninterrupted; the same command goes on where it stopped")
+            return 130
+    if failed:
+        print(f"{failed} run(s) failed; the same command tries them again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m infomcr_tf.experiments",
+        usage="%(prog)s NAME --preset PRESET --out DIR [FLAGS]",
+        description="Runs one of the paper's experiments (section 7). The same command given again "
+        "goes on with what is not complete.",
+    )
+    add = parser.add_argument
+    add("name", metavar="NAME", help=f"one of: {', '.join(NAMES)}")
+    add("--preset", required=True, metavar="PRESET", help=f"size, one of: {', '.join(PRESETS)}")
+    add("--out", required=True, metavar="DIR", help="folder of runs, measurements and results")
+    add(
+        "--dry-run", action="store_true",
+        help="print runs, epochs and the time they would take, from a step measured here",
+    )  # fmt: skip
+    add("--seeds", type=int, metavar="INT", help="runs of each setting (default: the preset's)")
+    add(
+        "--beta", type=float, metavar="FLOAT",
+        help="weight of the penalty (default: selected with the presets paper and smoke, else 10)",
+    )  # fmt: skip
+    add("--gpus", type=int, metavar="INT", help="GPUs for each run (default: one if there is one)")
+    add("--engine", default="local", metavar="NAME", help=f"one of: {', '.join(ENGINES)}")
+    add("--data-dir", metavar="DIR", help="folder of tensorflow-datasets' data sets")
+    for flag in ("--manual-dir", "--image-folder", "--cache-dir"):
+        add(flag, metavar="DIR", help="table2: see train_imagenet.py")
+    return parser
+
+
+def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(
+            f"`{argument}` should be one of {', '.join(choices)}. Received: {value!r}."
+            f"{did_you_mean(value, choices)}"
+        )
+
+
+def _choices(flags: object) -> Choices:
+    places = {name: getattr(flags, name) for name in ("data_dir", "gpus")}
+    imagenet = {name: getattr(flags, name) for name in ("manual_dir", "image_folder", "cache_dir")}
+    # A folder of images is all of ImageNet's data; `--data-dir` is then CIFAR's.
+    data_dir = None if flags.image_folder else flags.data_dir
+    return Choices(
+        preset=PRESETS[flags.preset],
+        num_seeds=flags.seeds,
+        beta=flags.beta,
+        places=places,
+        imagenet_places={**imagenet, "data_dir": data_dir, "gpus": flags.gpus},
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

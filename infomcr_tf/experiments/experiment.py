@@ -1,0 +1,114 @@
+"""What an experiment is: settings, each trained with several seeds, and what is measured."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from infomcr_tf.training import RunFolder
+from infomcr_tf.training.config import TrainConfig
+
+# Options that say where a run lies and on what it is computed, not what it is.
+_PLACES = (
+    "seed", "run_dir", "data_dir", "manual_dir", "image_folder", "cache_dir", "gpus",
+    "virtual_devices",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One value of an experiment's variable.
+
+    Attributes:
+        label: of the value, e.g. "no-aug".
+        config: of its runs, but for seed and run folder.
+        group: settings of one group form one line of a figure, e.g. "cifar10 cnn".
+        paper: column of the results -> (mean, standard deviation or None) that the paper gives.
+    """
+
+    label: str
+    config: TrainConfig
+    group: str = ""
+    paper: Mapping[str, tuple[float, float | None]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Group and label."""
+        return f"{self.group} {self.label}".strip()
+
+    @property
+    def factors(self) -> dict[str, Any]:
+        """The options that make it what it is; two runs with equal ones differ in the seed."""
+        values = dataclasses.asdict(self.config)
+        return {name: value for name, value in values.items() if name not in _PLACES}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run of an experiment.
+
+    Attributes:
+        setting: which it belongs to.
+        config: complete; its `run_dir` is shared by all experiments that contain this run.
+    """
+
+    setting: Setting
+    config: TrainConfig
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return Path(self.config.run_dir)
+
+    @property
+    def name(self) -> str:
+        """Name of the run folder."""
+        return self.path.name
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its training has ended."""
+        return RunFolder(self.path, self.config, {}).is_complete
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A table or figure of section 7.
+
+    Attributes:
+        name: what the command line calls it.
+        title: a heading.
+        variable: what the settings differ in.
+        settings: in the order of the figure's horizontal axis.
+        num_seeds: runs of each setting; the seeds are 0, 1, ...
+        views: name -> arguments of `characterize`; empty where minima are not measured.
+        yardsticks: whether the usual yardsticks are computed too.
+        notes: sentences that belong under the results.
+    """
+
+    name: str
+    title: str
+    variable: str
+    settings: tuple[Setting, ...]
+    num_seeds: int
+    views: Mapping[str, Mapping[str, Any]]
+    yardsticks: bool = False
+    notes: tuple[str, ...] = ()
+
+    def runs(self, out: str | Path) -> list[Run]:
+        """All training runs, with run folders in `out/runs`; the settings of one seed in a row."""
+        return [
+            Run(setting=setting, config=_with_seed(setting.config, seed, Path(out) / "runs"))
+            for seed in range(self.num_seeds)
+            for setting in self.settings
+        ]
+
+
+def _with_seed(config: TrainConfig, seed: int, root: Path) -> TrainConfig:
+    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in _PLACES}
+    text = json.dumps(values, sort_keys=True).encode()
+    digest = hashlib.blake2b(text, digest_size=4).hexdigest()
+    name = f"{config.default_name}-{config.model}-{config.regularize}-{digest}-seed{seed}"
+    return dataclasses.replace(config, seed=seed, run_dir=str(root / name))

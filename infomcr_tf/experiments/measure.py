@@ -1,0 +1,176 @@
+"""What is measured at the minimum of one run, kept so that it is measured once."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infomcr_tf import models
+from infomcr_tf.characterization import MinimumReport, characterize
+from infomcr_tf.experiments.experiment import Experiment, Run
+from infomcr_tf.experiments.minimum import DataOptions, Minimum
+from infomcr_tf.experiments.yardsticks import compute_yardsticks
+from infomcr_tf.storage import read_json, write_json
+from infomcr_tf.training import RunFolder
+from infomcr_tf.training.target_loss import CROSS_ENTROPY
+
+_YARDSTICKS_KIND = "infomcr_tf yardsticks"
+_YARDSTICK_IMAGES = 256
+_RAW_METRICS = ("spectral_radius", "frobenius_norm", "robustness", "trace", "rank")
+
+
+def measure(run: Run, experiment: Experiment, *, progress: bool = False) -> dict[str, Any]:
+    """One row of the results: errors, metrics and yardsticks of a complete run.
+
+    Measurements lie in `measurements/` beside the run folders, one file for each set of
+    arguments; an interrupted one goes on from its finished trials.
+
+    Args:
+        run: complete.
+        experiment: whose views are measured.
+        progress: show progress bars.
+
+    Raises:
+        FileNotFoundError: if the run is not complete.
+        ValueError: if a view does not fit the run.
+    """
+    folder = RunFolder.load(run.path)
+    row = {
+        "run": run.name,
+        "group": run.setting.group,
+        "label": run.setting.label,
+        "seed": run.config.seed,
+    }
+    row |= _errors(folder.read_result()) | _training(folder)
+    lazy = _LazyMinimum(run)
+    place = run.path.parent.parent / "measurements" / run.name
+    if experiment.views:
+        place.mkdir(parents=True, exist_ok=True)
+        reports = {
+            name: _report(lazy, place, arguments, progress)
+            for name, arguments in experiment.views.items()
+        }
+        row |= _columns(reports)
+    if experiment.yardsticks:
+        row |= _yardsticks(lazy, folder, place)
+    return row
+
+
+class _LazyMinimum:
+    """Opens a run's model and data when a measurement is really missing."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._minimum: Minimum | None = None
+
+    def __call__(self) -> Minimum:
+        if self._minimum is None:
+            options = DataOptions(data_dir=self._run.config.data_dir)
+            self._minimum = Minimum.open(self._run.path, options)
+        return self._minimum
+
+
+def _errors(result: Mapping[str, Any]) -> dict[str, float]:
+    """Errors in percent, losses in nats, as `result.json` has them."""
+    row = {}
+    for part in ("train", "validation", "test"):
+        if part not in result:
+            continue
+        row[f"{part}_loss"] = result[part]["loss"]
+        row[f"{part}_error"] = 100 * result[part]["error"]
+        if "top5_error" in result[part]:
+            row[f"{part}_top5_error"] = 100 * result[part]["top5_error"]
+    row["gap"] = row["test_error"] - row["train_error"]
+    if "test_top5_error" in row:
+        row["top5_gap"] = row["test_top5_error"] - row["train_top5_error"]
+    return row
+
+
+def _training(folder: RunFolder) -> dict[str, Any]:
+    with folder.history_path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found: dict[str, Any] = {"epochs": len(rows)}
+    target = folder.config.target_loss
+    if target is not None:
+        found["final_cross_entropy"] = float(rows[-1][CROSS_ENTROPY])
+        found["reached_target"] = found["final_cross_entropy"] <= target
+    return found
+
+
+def _report(
+    minimum: _LazyMinimum, place: Path, arguments: Mapping[str, Any], progress: bool
+) -> MinimumReport:
+    text = json.dumps(dict(arguments), sort_keys=True).encode()
+    name = hashlib.blake2b(text, digest_size=4).hexdigest()
+    path = place / f"report-{name}.json"
+    if path.exists():
+        return MinimumReport.load(path)
+    own = minimum()
+    with warnings.catch_warnings():
+        # What it warns of stands in the table: excluded examples and singular matrices.
+        warnings.simplefilter("ignore", UserWarning)
+        checkpoint = place / f"checkpoint-{name}.json"
+        values = dict(arguments)
+        if "num_robustness_examples" in values:
+            wanted = values["num_robustness_examples"]
+            values["num_robustness_examples"] = min(wanted, len(own.y))
+        report = characterize(
+            own.model, own.x, own.y, checkpoint=checkpoint, progress=progress, **values
+        )
+    report.save(path)
+    checkpoint.unlink()
+    return report
+
+
+def _columns(reports: Mapping[str, MinimumReport]) -> dict[str, Any]:
+    raw, equalized = reports["raw"], reports["equalized"]
+    row = {
+        "gamma_hat": raw.gamma_hat,
+        "gamma_hat_equalized": _per_sample(equalized),
+        "equalized_excluded": equalized.num_excluded
+        / (equalized.num_trials * equalized.num_samples),
+    }
+    row |= {name: getattr(raw, name) for name in _RAW_METRICS}
+    if "authors" in reports:
+        row["gamma_hat_authors"] = reports["authors"].gamma_hat
+        row["log_singular_value_sum"] = reports["authors"].log_singular_value_sum
+    return row
+
+
+def _per_sample(report: MinimumReport) -> float:
+    """Mean over T of `ln|xi^t| N' / n^t`, n^t the examples that could be equalised.
+
+    Without this, a network that classifies an example wrongly would have one factor fewer.
+    """
+    kept = report.trials["num_kept"]
+    if np.any(kept == 0):
+        return float("nan")
+    return float(np.mean(report.trials["gamma_hat"] * report.num_samples / kept))
+
+
+def _yardsticks(minimum: _LazyMinimum, folder: RunFolder, place: Path) -> dict[str, float]:
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / "yardsticks.json"
+    if path.exists():
+        content = read_json(path, kind=_YARDSTICKS_KIND, version=1)
+        return {name: float(value) for name, value in content["values"].items()}
+    own = minimum()
+    config = folder.config
+    start = models.ARCHITECTURES[config.model](
+        input_shape=own.model.input_shape[1:],
+        num_classes=own.model.output_shape[-1],
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+    )
+    initial = [np.asarray(variable) for variable in start.trainable_variables]
+    chosen = np.random.default_rng(0).permutation(len(own.y))[:_YARDSTICK_IMAGES]
+    part = dataclasses.replace(own, images=own.images[chosen], y=own.y[chosen])
+    values = compute_yardsticks(own.model, initial, part.x, part.y)
+    write_json(path, {"kind": _YARDSTICKS_KIND, "version": 1, "values": values})
+    return values

@@ -1,0 +1,297 @@
+"""The paper's experiments by name: from a preset to settings and measurements (section 7)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from infomcr_tf.experiments.experiment import Experiment, Setting
+from infomcr_tf.experiments.paper_values import TABLE1, TABLE2, TABLE3
+from infomcr_tf.experiments.presets import Preset
+from infomcr_tf.training import CifarConfig, ImageNetConfig
+
+ABLATION_SCHEDULES = ("never", "111", "011", "001", "100", "010")
+
+# What each name of the command line consists of, in the order of computation.
+PARTS = {
+    "scenario-confusion": ("scenario-confusion",),
+    "scenario-augmentation": ("scenario-augmentation",),
+    "scenario-batch-size": ("scenario-batch-size",),
+    "select-beta": ("select-beta", "select-beta-retrained"),
+    "table1": ("select-beta", "table1"),
+    "table2": ("table2",),
+    "table3": ("select-beta", "table3"),
+    "schedule-ablation": ("select-beta", "schedule-ablation"),
+}
+NAMES = (*PARTS, "all")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What a user may change about a preset.
+
+    Attributes:
+        preset: the size.
+        num_seeds: in place of the preset's.
+        beta: in place of a selected one.
+        places: options of the training scripts that say where data lies and on what to compute.
+        imagenet_places: the same for ImageNet.
+        selected: (data set, architecture) -> selected beta, as far as it is known; the preset's
+            beta stands in where it is not.
+    """
+
+    preset: Preset
+    num_seeds: int | None = None
+    beta: float | None = None
+    places: dict[str, Any] = dataclasses.field(default_factory=dict)
+    imagenet_places: dict[str, Any] = dataclasses.field(default_factory=dict)
+    selected: Mapping[tuple[str, str], float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def selects_beta(self) -> bool:
+        """Whether beta is selected on a validation set."""
+        return self.preset.selects_beta and self.beta is None
+
+    @property
+    def seeds(self) -> int:
+        """Runs of each setting."""
+        return self.num_seeds or self.preset.seeds
+
+
+def part_names(name: str, choices: Choices) -> list[str]:
+    """The parts of an experiment, or of all of them, in the order of computation.
+
+    Raises:
+        KeyError: if there is no such experiment.
+    """
+    names = PARTS if name == "all" else (name,)
+    parts = dict.fromkeys(part for each in names for part in PARTS[each])
+    if name != "select-beta" and not choices.selects_beta:
+        for part in ("select-beta", "select-beta-retrained"):
+            parts.pop(part, None)
+    return list(parts)
+
+
+def make_part(part: str, choices: Choices) -> Experiment:
+    """The settings and measurements of one part.
+
+    Args:
+        part: one of `part_names`.
+        choices: preset and what changes it.
+
+    Raises:
+        ValueError: if an option does not fit.
+    """
+    makers = {
+        "scenario-confusion": _confusion,
+        "scenario-augmentation": _augmentation,
+        "scenario-batch-size": _batch_size,
+        "select-beta": _select_beta,
+        "select-beta-retrained": _retrained,
+        "table1": _table1,
+        "table2": _table2,
+        "table3": _table3,
+        "schedule-ablation": _ablation,
+    }
+    return makers[part](choices)
+
+
+def _views(preset: Preset, *, authors: bool = False) -> dict[str, dict[str, Any]]:
+    """gamma_hat raw and at equal loss; the other metrics of the first view are shown."""
+    views = {
+        "raw": {**preset.measurement, "metrics": "all"},
+        "equalized": {
+            **preset.measurement, "metrics": "gamma_hat", "equalize_loss": preset.equalize_loss,
+        },
+    }  # fmt: skip
+    if authors:
+        views["authors"] = {**preset.measurement, "metrics": "gamma_hat", "protocol": "authors"}
+    for view in ("equalized", "authors"):
+        views.get(view, {}).pop("num_robustness_examples", None)
+    return views
+
+
+def _scenario(
+    choices: Choices, name: str, title: str, variable: str, option: str, values: tuple, more: Any
+) -> Experiment:
+    preset = choices.preset
+    base = {**preset.scenario, **more, "regularize": "never", **choices.places}
+    return Experiment(
+        name=name,
+        title=title,
+        variable=variable,
+        settings=tuple(
+            Setting(label=str(value), config=CifarConfig(**{**base, option: value}))
+            for value in values
+        ),
+        num_seeds=choices.seeds,
+        views=_views(preset),
+        yardsticks=True,
+        notes=(preset.about,),
+    )
+
+
+def _confusion(choices: Choices) -> Experiment:
+    return _scenario(
+        choices, "scenario-confusion", "Scenario I: size of the confusion set (Figure 2)",
+        "confusion set", "confusion_size", choices.preset.confusion_sizes, choices.preset.confusion,
+    )  # fmt: skip
+
+
+def _augmentation(choices: Choices) -> Experiment:
+    return _scenario(
+        choices, "scenario-augmentation", "Scenario II: data augmentation (Figure 3)",
+        "augmentation", "augmentation", choices.preset.augmentations, {},
+    )  # fmt: skip
+
+
+def _batch_size(choices: Choices) -> Experiment:
+    return _scenario(
+        choices, "scenario-batch-size", "Scenario III: batch size (Figure 4)",
+        "batch size", "batch_size", choices.preset.batch_sizes, {},
+    )  # fmt: skip
+
+
+def _select_beta(choices: Choices) -> Experiment:
+    preset = choices.preset
+    return Experiment(
+        name="select-beta",
+        title="Selection of beta on held-out training images (section 7.2)",
+        variable="beta",
+        settings=tuple(
+            Setting(
+                label=f"{beta:g}",
+                group=f"{dataset} {model}",
+                config=_config(
+                    choices, dataset, model, beta=beta, validation_size=preset.validation_size
+                ),
+            )
+            for dataset, model in preset.networks
+            for beta in preset.betas
+        ),
+        num_seeds=choices.seeds,
+        views={},
+        notes=(preset.about,),
+    )
+
+
+def _retrained(choices: Choices) -> Experiment:
+    settings = (
+        _network(choices, dataset, model, True) for dataset, model in choices.preset.networks
+    )
+    return Experiment(
+        name="select-beta-retrained",
+        title="Training on all images with the selected beta (section 7.2)",
+        variable="network",
+        settings=tuple(settings),
+        num_seeds=choices.seeds,
+        views=_views(choices.preset),
+        notes=(choices.preset.about,),
+    )
+
+
+def _table1(choices: Choices) -> Experiment:
+    return Experiment(
+        name="table1",
+        title="Table 1: test error with and without the penalty",
+        variable="penalty",
+        settings=tuple(
+            _network(choices, dataset, model, regularized)
+            for dataset, model in choices.preset.networks
+            for regularized in (False, True)
+        ),
+        num_seeds=choices.seeds,
+        views=_views(choices.preset),
+        notes=(choices.preset.about,),
+    )
+
+
+def _table2(choices: Choices) -> Experiment:
+    preset = choices.preset
+    beta = preset.beta if choices.beta is None else choices.beta
+    settings = []
+    for regularized in (False, True):
+        values = {**preset.imagenet, **choices.imagenet_places, "beta": beta}
+        if not regularized:
+            values["regularize"] = "never"
+        config = ImageNetConfig(**values)
+        label = f"with (beta {beta:g})" if regularized else "without"
+        group = f"imagenet {config.model}"
+        settings.append(Setting(label=label, group=group, config=config, paper=TABLE2[regularized]))
+    return Experiment(
+        name="table2",
+        title="Table 2: ImageNet at 128 x 128",
+        variable="penalty",
+        settings=tuple(settings),
+        num_seeds=choices.num_seeds or preset.imagenet_seeds,
+        views=_views(preset),
+        notes=(preset.about,),
+    )
+
+
+def _table3(choices: Choices) -> Experiment:
+    settings = []
+    for dataset, model in choices.preset.metric_networks:
+        for regularized in (False, True):
+            setting = _network(choices, dataset, model, regularized)
+            known = TABLE3.get((model, regularized))
+            paper = {} if known is None else {"log_singular_value_sum": known}
+            settings.append(dataclasses.replace(setting, paper=paper))
+    return Experiment(
+        name="table3",
+        title="Table 3: the metric with and without the penalty",
+        variable="penalty",
+        settings=tuple(settings),
+        num_seeds=choices.seeds,
+        views=_views(choices.preset, authors=True),
+        notes=(
+            choices.preset.about,
+            "The column beside the paper's is the sum of the logarithms of the singular values, "
+            "measured as the authors' released code does; gamma_hat as Eq. 6 defines it is twice "
+            "that. Which of the two Table 3 prints, the paper does not say.",
+        ),
+    )
+
+
+def _ablation(choices: Choices) -> Experiment:
+    dataset, model = choices.preset.ablation
+    beta = _beta(choices, dataset, model)
+    return Experiment(
+        name="schedule-ablation",
+        title="In which stages of the training the penalty helps (section 7.2.1)",
+        variable="stages with the penalty",
+        settings=tuple(
+            Setting(
+                label=stages,
+                group=f"{dataset} {model}",
+                config=_config(choices, dataset, model, beta=beta, regularize=stages),
+            )
+            for stages in ABLATION_SCHEDULES
+        ),
+        num_seeds=choices.seeds,
+        views=_views(choices.preset),
+        notes=(choices.preset.about, f"beta = {beta:g}."),
+    )
+
+
+def _network(choices: Choices, dataset: str, model: str, regularized: bool) -> Setting:
+    beta = _beta(choices, dataset, model)
+    known = TABLE1.get((dataset, model, regularized))
+    return Setting(
+        label=f"with (beta {beta:g})" if regularized else "without",
+        group=f"{dataset} {model}",
+        config=_config(choices, dataset, model, beta=beta)
+        if regularized
+        else _config(choices, dataset, model, regularize="never"),
+        paper={} if known is None else {"test_error": known},
+    )
+
+
+def _beta(choices: Choices, dataset: str, model: str) -> float:
+    if choices.beta is not None:
+        return choices.beta
+    return choices.selected.get((dataset, model), choices.preset.beta)
+
+
+def _config(choices: Choices, dataset: str, model: str, **options: Any) -> CifarConfig:
+    values = {**choices.preset.training, **options, **choices.places}
+    return CifarConfig(dataset=dataset, model=model, **values)

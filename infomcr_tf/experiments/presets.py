@@ -1,0 +1,148 @@
+"""The sizes in which every experiment exists."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+_PAPER_NETWORKS = (
+    ("cifar10", "cnn"),
+    ("cifar10", "wrn28_2"),
+    ("cifar10", "densenet_bc_100_12"),
+    ("cifar10", "resnet20"),
+    ("cifar100", "cnn"),
+    ("cifar100", "wrn28_2"),
+    ("cifar100", "densenet_bc_100_12"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One size.
+
+    Attributes:
+        name: what `--preset` calls it.
+        about: what a reader of its results must know.
+        seeds: training runs of each setting.
+        imagenet_seeds: the same for Table 2.
+        scenario: options of every scenario's runs (section 7.1).
+        confusion: further options of Scenario I's.
+        confusion_sizes: Scenario I.
+        augmentations: Scenario II.
+        batch_sizes: Scenario III.
+        training: options of all other runs on CIFAR; what is not here is the network's own recipe.
+        imagenet: the same for Table 2.
+        networks: pairs (data set, architecture) of Table 1.
+        metric_networks: of Table 3.
+        ablation: the pair of the schedule ablation.
+        betas: the grid of `select-beta`.
+        validation_size: images held out while beta is selected.
+        selects_beta: whether tables use the beta selected for their network; otherwise `beta`.
+        beta: where it is not selected.
+        measurement: arguments of `characterize`.
+        equalize_loss: L, the level of the equalised gamma_hat.
+    """
+
+    name: str
+    about: str
+    seeds: int
+    imagenet_seeds: int
+    scenario: Mapping[str, Any]
+    confusion: Mapping[str, Any]
+    confusion_sizes: tuple[int, ...]
+    augmentations: tuple[str, ...] = ("no-aug", "flip-only", "1-crop-f", "4-crop-f")
+    batch_sizes: tuple[int, ...]
+    training: Mapping[str, Any]
+    imagenet: Mapping[str, Any]
+    networks: tuple[tuple[str, str], ...]
+    metric_networks: tuple[tuple[str, str], ...]
+    ablation: tuple[str, str]
+    betas: tuple[float, ...]
+    validation_size: int
+    selects_beta: bool
+    beta: float = 10.0
+    measurement: Mapping[str, Any]
+    equalize_loss: float = 0.005
+
+
+PAPER = Preset(
+    name="paper",
+    about="The paper's setting. It does not say how long a plateau of the training loss lasts "
+    "before the learning rate falls (here 10 epochs), nor with how many seeds beta is selected "
+    "(here as many as are trained), nor beta for ImageNet (here 10).",
+    seeds=5,
+    imagenet_seeds=3,
+    scenario={
+        "dataset": "cifar10", "model": "resnet20", "epochs": 200, "schedule": "plateau",
+        "learning_rate": 0.1, "batch_size": 128, "augmentation": "4-crop-f",
+    },
+    confusion={"train_size": 10_000},
+    confusion_sizes=(0, 1000, 2000, 3000, 4000, 5000),
+    batch_sizes=(128, 256, 512, 1024),
+    training={},
+    imagenet={"model": "wrn18_1_5"},
+    networks=_PAPER_NETWORKS,
+    metric_networks=(
+        ("cifar10", "resnet20"), ("cifar10", "wrn28_2"), ("cifar10", "densenet_bc_100_12"),
+    ),
+    ablation=("cifar10", "resnet20"),
+    betas=(1.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 75.0, 100.0),
+    validation_size=5000,
+    selects_beta=True,
+    measurement={"num_trials": 100, "num_samples": 100},
+)  # fmt: skip
+
+# Everything that decides whether minima may be compared is the same for all runs of a scenario;
+# sizes and confusion sets keep the paper's proportions (0 to 50 % of the training images).
+SMALL = Preset(
+    name="small",
+    about="Real CIFAR-10 for two CPU cores: 2,000 training images, no augmentation where the paper "
+    "has 4-crop-f (so that the training error can reach zero), each run until the mean "
+    "cross-entropy of an epoch's batches is at most 0.02, beta = 10 without selection.",
+    seeds=2,
+    imagenet_seeds=1,
+    scenario={
+        "dataset": "cifar10", "model": "resnet20", "epochs": 150, "schedule": "plateau",
+        "learning_rate": 0.1, "batch_size": 128, "augmentation": "no-aug", "train_size": 2000,
+        "target_loss": 0.02,
+    },
+    confusion={},
+    confusion_sizes=(0, 200, 400, 600, 800, 1000),
+    batch_sizes=(16, 32, 64, 128),
+    training={"train_size": 2000, "epochs": 100, "augmentation": "no-aug", "batch_size": 64},
+    imagenet={"model": "wrn18_1_5", "epochs": 2},
+    networks=(("cifar10", "cnn"), ("cifar10", "resnet20")),
+    metric_networks=(("cifar10", "cnn"), ("cifar10", "resnet20")),
+    ablation=("cifar10", "resnet20"),
+    betas=(1.0, 10.0, 50.0, 100.0),
+    validation_size=1000,
+    selects_beta=False,
+    measurement={"num_trials": 20, "num_samples": 100, "num_robustness_examples": 500},
+)  # fmt: skip
+
+SMOKE = Preset(
+    name="smoke",
+    about="Handwritten digits, for a few epochs: it tries out the machinery and says nothing about "
+    "minima.",
+    seeds=2,
+    imagenet_seeds=1,
+    scenario={
+        "dataset": "digits", "model": "cnn", "epochs": 12, "schedule": "plateau",
+        "batch_size": 25, "augmentation": "no-aug", "train_size": 100, "target_loss": 0.3,
+    },
+    confusion={},
+    confusion_sizes=(0, 25),
+    augmentations=("no-aug", "1-crop-f"),
+    batch_sizes=(10, 25),
+    training={"train_size": 100, "epochs": 8, "batch_size": 20, "num_sub_batches": 4},
+    imagenet={"model": "wrn18_1_5", "epochs": 2, "batch_size": 8, "regularize": "always"},
+    networks=(("digits", "cnn"),),
+    metric_networks=(("digits", "cnn"),),
+    ablation=("digits", "cnn"),
+    betas=(1.0, 10.0),
+    validation_size=50,
+    selects_beta=True,
+    measurement={"num_trials": 3, "num_samples": 10, "num_robustness_examples": 20},
+    equalize_loss=0.5,
+)  # fmt: skip
+
+PRESETS = {preset.name: preset for preset in (PAPER, SMALL, SMOKE)}

@@ -1,0 +1,139 @@
+"""Carries out the parts of an experiment: training, measurements, tables, figures, report."""
+
+import dataclasses
+import functools
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+
+from infomcr_tf.experiments.engines import Engine
+from infomcr_tf.experiments.experiment import Experiment, Run
+from infomcr_tf.experiments.figures import draw_figures, save_figures
+from infomcr_tf.experiments.measure import measure
+from infomcr_tf.experiments.paper_values import STEP_MILLISECONDS
+from infomcr_tf.experiments.plan import Choices, make_part, part_names
+from infomcr_tf.experiments.report import write_report
+from infomcr_tf.experiments.results import Results, load_rows
+from infomcr_tf.experiments.timing import StepTimes, describe_plan
+from infomcr_tf.training import TrainingRun
+
+
+def print_plan(name: str, choices: Choices, out: Path) -> None:
+    """Prints what `run_experiment` would do; nothing is trained, steps are timed.
+
+    Raises:
+        ValueError: if an option does not fit.
+        OSError: if `out` cannot be written to.
+    """
+    times = StepTimes(out / "step_times.json")
+    for experiment in _parts(name, choices, out):
+        runs = experiment.runs(out)
+        estimates = [times.estimate(run) for run in runs]
+        done = sum(run.is_complete for run in runs)
+        print(f"{experiment.name}: {experiment.title}; {done} of {len(runs)} runs are complete")
+        print(describe_plan(runs, estimates))
+
+
+def run_experiment(name: str, choices: Choices, out: Path, engine: Engine) -> int:
+    """Runs an experiment, or goes on with it, and writes its results to `out/PART/`.
+
+    Complete runs and measurements are not repeated. A run that fails is reported in the results
+    and does not stop the others; the same call tries it again.
+
+    Returns:
+        The number of failed runs.
+
+    Raises:
+        ValueError: if an option does not fit.
+        OSError: if `out` cannot be written to.
+    """
+    failed = 0
+    for experiment in _parts(name, choices, out):
+        results = _run_part(experiment, out, engine)
+        failed += len(results.failures)
+    return failed
+
+
+def work(experiment: Experiment, run: Run) -> None:
+    """Trains one run, or goes on with it, and measures it; both are kept on disk."""
+    keras.backend.clear_session()
+    progress = sys.stdout.isatty()
+    if not run.is_complete:
+        TrainingRun(run.config).run(verbose=1 if progress else 0)
+    measure(run, experiment, progress=progress)
+
+
+def selected_betas(experiment: Experiment, place: Path) -> dict[tuple[str, str], float]:
+    """(data set, architecture) -> the beta of the lowest mean validation error.
+
+    Args:
+        experiment: "select-beta".
+        place: its results; where there are none yet, nothing is selected.
+    """
+    if not (place / "results.json").exists():
+        return {}
+    errors: dict[tuple[str, str], list[float]] = {}
+    for row in load_rows(place):
+        errors.setdefault((row["group"], row["label"]), []).append(row["validation_error"])
+    best: dict[tuple[str, str], tuple[float, float]] = {}
+    for setting in experiment.settings:
+        found = errors.get((setting.group, setting.label))
+        if found is None:
+            continue
+        network = (setting.config.dataset, setting.config.model)
+        candidate = (statistics.mean(found), setting.config.beta)
+        # Of equal errors the smaller beta wins.
+        best[network] = min(best.get(network, candidate), candidate)
+    return {network: beta for network, (_, beta) in best.items()}
+
+
+def _parts(name: str, choices: Choices, out: Path) -> Iterator[Experiment]:
+    """The parts in turn; later ones know the betas that earlier ones have selected."""
+    for part in part_names(name, choices):
+        if choices.selects_beta:
+            grid = make_part("select-beta", choices)
+            selected = selected_betas(grid, out / "select-beta")
+            choices = dataclasses.replace(choices, selected=selected)
+        yield make_part(part, choices)
+
+
+def _run_part(experiment: Experiment, out: Path, engine: Engine) -> Results:
+    place = out / experiment.name
+    place.mkdir(parents=True, exist_ok=True)
+    runs = experiment.runs(out)
+    done = sum(run.is_complete for run in runs)
+    print(f"{experiment.title}\n{len(runs)} runs, {done} are trained already", flush=True)
+    failures = {}
+    for i, (run, error) in enumerate(engine.map(functools.partial(work, experiment), runs)):
+        outcome = "done" if error is None else f"FAILED: {_reason(error)}"
+        title = f"{run.setting.title}, seed {run.config.seed}"
+        print(f"[{i + 1}/{len(runs)}] {title}: {outcome}", flush=True)
+        if error is not None:
+            failures[run.name] = _reason(error)
+    rows = [measure(run, experiment) for run in runs if run.name not in failures]
+    results = Results.collect(experiment, rows, failures, notes=_timing(experiment, out))
+    results.save(place)
+    figures = draw_figures(results)
+    save_figures(figures, place)
+    write_report(results, figures, place / "report.html")
+    print(f"{results.markdown()}\nwritten to {place}: report.html, table.md, results.json, ...")
+    return results
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _timing(experiment: Experiment, out: Path) -> list[str]:
+    """Beside Table 2, the cost of a step as in section 7.2.1."""
+    if experiment.name != "table2":
+        return []
+    plain, regularized = STEP_MILLISECONDS
+    measured = StepTimes(out / "step_times.json").ratio(experiment.settings[1].config)
+    return [
+        f"A step with the penalty took {measured:.2f} times as long as one without, measured on "
+        f"this machine; in the paper {regularized} ms / {plain} ms = {regularized / plain:.2f}."
+    ]

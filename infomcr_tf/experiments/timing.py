@@ -1,0 +1,171 @@
+"""How long runs will take, from steps measured on this machine."""
+
+import dataclasses
+import itertools
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from infomcr_tf import models
+from infomcr_tf.experiments.experiment import Run
+from infomcr_tf.regularizer import FisherRegularizedModel
+from infomcr_tf.storage import read_json, write_json
+from infomcr_tf.training import CifarConfig
+from infomcr_tf.training.config import TrainConfig
+from infomcr_tf.training.learning_rate import drop_epochs
+
+_KIND = "infomcr_tf step times"
+_STEPS = 5
+# Training images, image shape and classes, without reading the data.
+_SHAPES = {
+    "cifar10": (50_000, (32, 32, 3), 10),
+    "cifar100": (50_000, (32, 32, 3), 100),
+    "digits": (1_437, (8, 8, 1), 10),
+}
+_IMAGENET_IMAGES, _IMAGENET_CLASSES = 1_281_167, 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Length of a run.
+
+    Attributes:
+        epochs: at most; a run with a target loss may need fewer.
+        steps: in these epochs.
+        seconds: of the training steps; without reading data, evaluation and measurements.
+    """
+
+    epochs: int
+    steps: int
+    seconds: float
+
+
+class StepTimes:
+    """Seconds of a training step, measured when first asked for and kept in a file.
+
+    Args:
+        path: the file.
+        progress: say what is being measured.
+    """
+
+    def __init__(self, path: Path, *, progress: bool = True) -> None:
+        self._path = path
+        self._progress = progress
+        self._seconds: dict[str, float] = {}
+        if path.exists():
+            self._seconds = read_json(path, kind=_KIND, version=1)["seconds"]
+
+    def estimate(self, run: Run) -> Estimate:
+        """How long `run` takes at most."""
+        images, _, _ = _data(run.config)
+        config = run.config.resolve(images)
+        steps_per_epoch = images // config.batch_size
+        regularized = _regularized_epochs(config)
+        seconds = (config.epochs - regularized) * self._step(config, regularized=False)
+        if regularized:
+            seconds += regularized * self._step(config, regularized=True)
+        return Estimate(config.epochs, config.epochs * steps_per_epoch, seconds * steps_per_epoch)
+
+    def ratio(self, config: TrainConfig) -> float:
+        """Time of a step with the penalty over that of one without."""
+        config = config.resolve(_data(config)[0])
+        return self._step(config, regularized=True) / self._step(config, regularized=False)
+
+    def _step(self, config: TrainConfig, *, regularized: bool) -> float:
+        _, shape, classes = _data(config)
+        key = f"{config.model} {shape} {classes} batch {config.batch_size}"
+        if regularized:
+            key += f" M {config.num_sub_batches} {config.estimator} {config.data_term}"
+        if key not in self._seconds:
+            if self._progress:
+                print(f"measuring a step of {key}", flush=True)
+            self._seconds[key] = _measure(config, shape, classes, regularized)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._path, {"kind": _KIND, "version": 1, "seconds": self._seconds})
+        return self._seconds[key]
+
+
+def describe_plan(runs: Sequence[Run], estimates: Sequence[Estimate]) -> str:
+    """The plan as text: a line per setting, and the sum."""
+    lines = []
+    settings = {run.setting.title: run.setting for run in runs}
+    for title, setting in settings.items():
+        own = [e for r, e in zip(runs, estimates, strict=True) if r.setting is setting]
+        lines.append(
+            f"  {title:40s} {len(own)} run(s) of at most {own[0].epochs} epochs, "
+            f"{own[0].steps} steps: {_hours(sum(e.seconds for e in own))}"
+        )
+    total = sum(e.seconds for e in estimates)
+    lines.append(f"  {len(runs)} runs, at most {_hours(total)} of training steps on this machine")
+    return "\n".join(lines)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+
+
+def _data(config: TrainConfig) -> tuple[int, tuple[int, int, int], int]:
+    """Images in an epoch, their shape, and classes."""
+    if isinstance(config, CifarConfig):
+        total, shape, classes = _SHAPES[config.dataset]
+        images = config.train_size or total - config.validation_size - config.confusion_size
+        return images + config.confusion_size, shape, classes
+    images = config.train_size or _IMAGENET_IMAGES - config.validation_size
+    return images, (config.crop_size, config.crop_size, 3), _IMAGENET_CLASSES
+
+
+def _regularized_epochs(config: TrainConfig) -> int:
+    """Epochs with the penalty, as far as they are known before the run."""
+    if config.regularize == "never":
+        return 0
+    stages = "011" if config.regularize == "after-first-drop" else config.regularize
+    if config.schedule != "recipe" or not stages.isdigit():
+        return config.epochs
+    bounds = [0, *(first for first, _ in drop_epochs(config.recipe, config.epochs)), config.epochs]
+    return sum(
+        max(0, end - start)
+        for i, (start, end) in enumerate(itertools.pairwise(bounds))
+        if stages[min(i, len(stages) - 1)] == "1"
+    )
+
+
+def _measure(
+    config: TrainConfig, shape: tuple[int, int, int], classes: int, regularized: bool
+) -> float:
+    """Median seconds of some steps on random images."""
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((config.batch_size, *shape), np.float32)
+    y = generator.integers(0, classes, config.batch_size)
+    model = models.ARCHITECTURES[config.model](
+        input_shape=shape, num_classes=classes, weight_decay=config.weight_decay, seed=0
+    )
+    if regularized:
+        model = FisherRegularizedModel(
+            model, alpha=config.alpha, beta=config.beta, num_sub_batches=config.num_sub_batches,
+            data_term=config.data_term, estimator=config.estimator,
+        )  # fmt: skip
+    model.compile(
+        keras.optimizers.SGD(1e-6), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )  # fmt: skip
+    batches = tf.data.Dataset.from_tensors((x, y)).repeat(_STEPS + 1)
+    clock = _Clock()
+    model.fit(batches, verbose=0, callbacks=[clock])
+    return statistics.median(clock.seconds[1:])
+
+
+class _Clock(keras.callbacks.Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.seconds.append(time.perf_counter() - self._start)
