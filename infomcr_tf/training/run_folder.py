@@ -8,6 +8,7 @@ result.json    final losses and errors; its presence says that the run is comple
 checkpoint.npz the state of an unfinished run
 """
 
+import csv
 import dataclasses
 import importlib.metadata
 import os
@@ -154,6 +155,27 @@ class RunFolder:
                 "command again to go on."
             )
         return read_json(self.path / "result.json", kind=_RESULT_KIND, version=_VERSION)
+
+    def read_history(self) -> list[dict[str, float]]:
+        """Reads `history.csv`: one mapping per epoch, nan where a column has no value.
+
+        Raises:
+            FileNotFoundError: if no epoch has ended yet.
+            ValueError: if the file is damaged.
+        """
+        if not self.history_path.is_file():
+            raise FileNotFoundError(f"The run in {self.path} has no history.csv.")
+        try:
+            with self.history_path.open(encoding="utf-8", newline="") as file:
+                rows = [
+                    {name: float(value or "nan") for name, value in row.items()}
+                    for row in csv.DictReader(file)
+                ]
+        except (ValueError, TypeError, AttributeError, csv.Error) as error:
+            raise ValueError(f"{self.history_path} is damaged: {error}") from None
+        if not rows or "epoch" not in rows[0]:
+            raise ValueError(f"{self.history_path} is damaged: it has no epochs.")
+        return rows
 
     def load_model(self) -> keras.Model:
         """Loads the trained plain model; see `load_model`."""

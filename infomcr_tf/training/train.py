@@ -157,7 +157,7 @@ class TrainingRun:
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(dtype)
         try:
-            return models.ARCHITECTURES[self.config.model](
+            model = models.ARCHITECTURES[self.config.model](
                 input_shape=self.data.image_shape,
                 num_classes=self.data.num_classes,
                 weight_decay=self.config.weight_decay,
@@ -165,6 +165,8 @@ class TrainingRun:
             )
         finally:
             keras.config.set_dtype_policy(before)
+        model.get_layer("logits").dtype_policy = keras.DTypePolicy("float32")
+        return model
 
     def _trained_weights(self) -> list[np.ndarray]:
         trained = self._model.model if self.config.regularize != "never" else self._model

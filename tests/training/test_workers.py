@@ -1,0 +1,149 @@
+"""Several machines: two processes on loopback, under TF_CONFIG."""
+
+import csv
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from infomcr_tf.training import CifarConfig, RunFolder, TrainingRun
+from infomcr_tf.training.devices import distribution_strategy
+
+SETTINGS = {
+    "dataset": "digits", "model": "cnn", "train_size": 64, "validation_size": 31,
+    "batch_size": 16, "epochs": 10, "num_sub_batches": 4, "regularize": "always", "seed": 1,
+    # Rounding, eps beta / alpha of the gradient, stays small, and no ReLU amplifies it in 40 steps.
+    "alpha": 1e-3, "beta": 1.0, "learning_rate": 1e-3,
+}  # fmt: skip
+SECONDS = 240  # seconds are enough, but not on a busy machine
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class Cluster:
+    """Two processes of train_cifar.py."""
+
+    def __init__(self, root_dir, run_dir, logs):
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+        self.logs = [logs / f"worker{i}.log" for i in range(2)]
+        self.processes = []
+        for i, log in enumerate(self.logs):
+            config = {"cluster": cluster, "task": {"type": "worker", "index": i}}
+            environment = os.environ | {"TF_CONFIG": json.dumps(config)}
+            command = [sys.executable, str(root_dir / "train_cifar.py"), *flags]
+            command += [f"--run-dir={run_dir}"]
+            with log.open("w") as file:
+                self.processes.append(
+                    subprocess.Popen(
+                        command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=logs
+                    )
+                )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def wait(self):
+        return [process.wait(SECONDS) for process in self.processes]
+
+    def output(self, i):
+        return self.logs[i].read_text()
+
+
+def rows_of(path):
+    if not path.exists():
+        return []
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_two_workers_one_of_them_killed_end_as_one_process(root_dir, tmp_path):
+    one = TrainingRun(CifarConfig(**SETTINGS, run_dir=str(tmp_path / "one")))
+    result = one.run(verbose=0)
+    run_dir = tmp_path / "two"
+    history = run_dir / "history.csv"
+    with Cluster(root_dir, run_dir, tmp_path) as cluster:
+        deadline = time.monotonic() + SECONDS
+        while len(rows_of(history)) < 2:
+            assert time.monotonic() < deadline, cluster.output(0)
+            assert cluster.processes[0].poll() is None, cluster.output(0)
+            time.sleep(0.02)
+        cluster.processes[1].send_signal(signal.SIGKILL)
+        cluster.processes[1].wait()
+        done = len(rows_of(history))
+        time.sleep(2)  # some epochs long
+        # The chief cannot go on alone. It gives up when heartbeats have been missing for long.
+        assert len(rows_of(history)) <= done + 1
+        assert not (run_dir / "result.json").exists()
+    kept = rows_of(history)
+    assert len(kept) < SETTINGS["epochs"]
+    with Cluster(root_dir, run_dir, tmp_path) as cluster:
+        assert cluster.wait() == [0, 0], cluster.output(0)
+        assert "run folder" in cluster.output(0)
+        assert "run folder" not in cluster.output(1)  # the chief alone speaks
+        assert f"Epoch {len(kept) + 1}/" in cluster.output(0)
+        assert f"Epoch {len(kept)}/" not in cluster.output(0)
+    assert rows_of(history)[: len(kept)] == kept
+    folder = RunFolder.load(run_dir)
+    names = {path.name for path in run_dir.iterdir()}
+    assert names == {"config.json", "history.csv", "logs", "model.keras", "result.json"}
+    both = zip(
+        folder.load_model().get_weights(), one.folder.load_model().get_weights(), strict=True
+    )
+    for two_weights, one_weights in both:
+        scale = np.abs(one_weights).max()
+        np.testing.assert_allclose(two_weights, one_weights, rtol=1e-5, atol=1e-5 * scale)
+    compare_history(rows_of(history), rows_of(one.folder.history_path))
+    for part, values in folder.read_result().items():
+        if isinstance(values, dict):
+            assert values == pytest.approx(result[part], rel=1e-5)
+
+
+def compare_history(two, one):
+    assert len(two) == len(one) == SETTINGS["epochs"]
+    for two_row, one_row in zip(two, one, strict=True):
+        for name, value in two_row.items():
+            # The penalty is a difference of losses: eps / (alpha ||g||^2) of relative rounding.
+            rel = 1e-3 if name == "fisher_penalty" else 1e-5
+            assert float(value) == pytest.approx(float(one_row[name]), rel=rel), name
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"cluster": {"worker": ["a:1"]}}',
+     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+     '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}'],
+)  # fmt: skip
+def test_unsuitable_tf_config_is_refused(text, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=f"TF_CONFIG.*Received: {re.escape(text)}"):
+        distribution_strategy()
+
+
+def test_virtual_devices_are_refused_under_tf_config(monkeypatch):
+    config = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(ValueError, match=r"--virtual-devices.*TF_CONFIG"):
+        distribution_strategy(virtual_devices=2)
