@@ -14,7 +14,7 @@ ALLOWED = {
     "regularizer": set(),
     "training": {"data", "models", "regularizer"},
     "characterization": {"regularizer"},
-    "experiments": {"data", "models", "regularizer", "training", "characterization"},
+    "experiments": {"data", "models", "regularizer", "training", "characterization", "quiet"},
 }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from infomcr_tf.characterization import PROTOCOLS, MinimumReport, characterize
 from infomcr_tf.experiments.comparison_plot import plot_comparison
 from infomcr_tf.experiments.minimum import Minimum
+from infomcr_tf.experiments.training_plot import plot_training
 from infomcr_tf.storage import replacing, write_json
 from infomcr_tf.training.options import Options, option
 
@@ -113,7 +114,8 @@ def compare(
     """Characterises each of `minima` and writes the comparison.
 
     `out` receives `comparison.json` (everything), `comparison.csv` (the table), `comparison.png`,
-    and, while it is not finished, a checkpoint per minimum, with which the same call goes on.
+    `training.png` (of the runs among them), and, while it is not finished, a checkpoint per
+    minimum, with which the same call goes on.
 
     Args:
         minima: at least one.
@@ -156,6 +158,7 @@ def compare(
     write_json(out / "comparison.json", content)
     _write_csv(out / "comparison.csv", rows)
     plot_comparison(minima, reports, out / "comparison.png")
+    plot_training(minima, out / "training.png")
     for i in range(len(minima)):
         (out / f"checkpoint-{i}.json").unlink()
     return _table(rows)

@@ -34,7 +34,7 @@ def plot_comparison(
         path: the PNG file, replaced as a whole.
     """
     panels = [(name, title) for name, title in _PANELS if getattr(reports[0], name) is not None]
-    names = _short_names([minimum.name for minimum in minima])
+    names = short_names([minimum.name for minimum in minima])
     width = 2.6 + 0.35 * len(minima)
     figure = Figure(figsize=(width * (len(panels) + 1), 4.2), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(panels) + 1))
@@ -77,7 +77,7 @@ def _draw_trials(axis: Axes, values: Sequence[np.ndarray], colors: Sequence[str]
             axis.plot(i, np.mean(finite), "o", color=color)
 
 
-def _short_names(names: Sequence[str]) -> list[str]:
+def short_names(names: Sequence[str]) -> list[str]:
     """The last part of each path, or the last two where that is not unique."""
     for parts in (1, 2):
         short = ["/".join(Path(name).parts[-parts:]) for name in names]

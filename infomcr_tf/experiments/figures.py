@@ -56,7 +56,7 @@ def to_svg(figure: Figure) -> str:
 def _draw_lines(results: Results) -> Figure:
     groups = list(dict.fromkeys(setting.group for setting in results.experiment.settings))
     panels = [panel for panel in _PANELS if all(panel[0] in row for row in results.rows)]
-    # While beta is selected, nobody looks at the test images.
+    # Beta is selected by the validation error.
     chosen = "validation_error" if "validation_error" in results.rows[0] else "test_error"
     figure = Figure(
         figsize=(3.6 * max(1, len(panels)), 3.0 * len(groups) + 0.4), layout="constrained"
@@ -123,6 +123,7 @@ def _draw_scatter(results: Results) -> Figure:
             )  # fmt: skip
         axis.set_title(f"{title}: tau {results.ranks[name, 'test_error'].tau:.2f}", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
+        axis.locator_params(axis="x", nbins=4)
     for line in axes:
         line[0].set_ylabel("test error (%)")
     figure.legend(

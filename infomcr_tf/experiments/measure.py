@@ -1,6 +1,5 @@
 """What is measured at the minimum of one run, kept so that it is measured once."""
 
-import csv
 import dataclasses
 import hashlib
 import json
@@ -93,12 +92,11 @@ def _errors(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _training(folder: RunFolder) -> dict[str, Any]:
-    with folder.history_path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = folder.read_history()
     found: dict[str, Any] = {"epochs": len(rows)}
     target = folder.config.target_loss
     if target is not None:
-        found["final_cross_entropy"] = float(rows[-1][CROSS_ENTROPY])
+        found["final_cross_entropy"] = rows[-1][CROSS_ENTROPY]
         found["reached_target"] = found["final_cross_entropy"] <= target
     return found
 

@@ -87,6 +87,7 @@ class Minimum:
         y: integers [N].
         normalization: of the images.
         result: `train`, `test` and perhaps `validation`, each with `loss` and `error`.
+        history: one mapping per epoch of training, or None for a model file.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Minimum:
     y: np.ndarray
     normalization: Normalization
     result: dict[str, Any]
+    history: list[dict[str, float]] | None = None
 
     @property
     def x(self) -> np.ndarray:
@@ -116,10 +118,12 @@ class Minimum:
                 or the two do not fit.
         """
         if Path(path).suffix == ".keras":
-            model, config, result = load_model(path), data_options.train_config(), None
+            model, config = load_model(path), data_options.train_config()
+            result = history = None
         else:
             folder = RunFolder.load(path)
-            result, model = folder.read_result(), folder.load_model()
+            result, history = folder.read_result(), folder.read_history()
+            model = folder.load_model()
             config = folder.config
             if data_options.data_dir is not None:
                 config = dataclasses.replace(config, data_dir=data_options.data_dir)
@@ -130,7 +134,8 @@ class Minimum:
             for part in ("train", "test")
         }
         train = run_data.training_images(data_options.num_images)
-        return cls(str(path), model, train.images, train.labels, run_data.normalization, result)
+        normalization = run_data.normalization
+        return cls(str(path), model, train.images, train.labels, normalization, result, history)
 
 
 def _check_fit(

@@ -16,6 +16,7 @@ PARTS = {
     "scenario-confusion": ("scenario-confusion",),
     "scenario-augmentation": ("scenario-augmentation",),
     "scenario-batch-size": ("scenario-batch-size",),
+    "scenarios": ("scenario-confusion", "scenario-augmentation", "scenario-batch-size"),
     "select-beta": ("select-beta", "select-beta-retrained"),
     "table1": ("select-beta", "table1"),
     "table2": ("table2",),

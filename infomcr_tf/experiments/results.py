@@ -190,6 +190,25 @@ def load_rows(place: Path) -> list[dict[str, Any]]:
     return read_json(place / "results.json", kind=_KIND, version=1)["runs"]
 
 
+def together(parts: Sequence[Results]) -> Results:
+    """The runs of several experiments as one, each run once; groups are the experiments."""
+    settings, rows, failures = [], {}, {}
+    for part in parts:
+        name = part.experiment.name
+        settings += [dataclasses.replace(each, group=name) for each in part.experiment.settings]
+        for row in part.rows:
+            rows.setdefault(row["run"], {**row, "group": name})
+        failures |= part.failures
+    experiment = dataclasses.replace(
+        parts[0].experiment,
+        name="scenarios",
+        title="All scenarios together",
+        variable="setting",
+        settings=tuple(settings),
+    )
+    return Results.collect(experiment, list(rows.values()), failures)
+
+
 def rank_metrics(
     rows: Sequence[Mapping[str, Any]], experiment: Experiment
 ) -> dict[tuple[str, str], RankCorrelation]:

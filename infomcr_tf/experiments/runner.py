@@ -4,8 +4,9 @@ import dataclasses
 import functools
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -16,7 +17,7 @@ from infomcr_tf.experiments.measure import measure
 from infomcr_tf.experiments.paper_values import STEP_MILLISECONDS
 from infomcr_tf.experiments.plan import Choices, make_part, part_names
 from infomcr_tf.experiments.report import write_report
-from infomcr_tf.experiments.results import Results, load_rows
+from infomcr_tf.experiments.results import Results, load_rows, together
 from infomcr_tf.experiments.timing import StepTimes, describe_plan
 from infomcr_tf.training import TrainingRun
 
@@ -50,11 +51,11 @@ def run_experiment(name: str, choices: Choices, out: Path, engine: Engine) -> in
         ValueError: if an option does not fit.
         OSError: if `out` cannot be written to.
     """
-    failed = 0
-    for experiment in _parts(name, choices, out):
-        results = _run_part(experiment, out, engine)
-        failed += len(results.failures)
-    return failed
+    results = [_run_part(part, out, engine) for part in _parts(name, choices, out)]
+    scenarios = [each for each in results if each.experiment.yardsticks]
+    if len(scenarios) > 1:
+        _publish(together(scenarios), out)
+    return sum(len(each.failures) for each in results)
 
 
 def work(experiment: Experiment, run: Run) -> None:
@@ -101,8 +102,6 @@ def _parts(name: str, choices: Choices, out: Path) -> Iterator[Experiment]:
 
 
 def _run_part(experiment: Experiment, out: Path, engine: Engine) -> Results:
-    place = out / experiment.name
-    place.mkdir(parents=True, exist_ok=True)
     runs = experiment.runs(out)
     done = sum(run.is_complete for run in runs)
     print(f"{experiment.title}\n{len(runs)} runs, {done} are trained already", flush=True)
@@ -114,22 +113,29 @@ def _run_part(experiment: Experiment, out: Path, engine: Engine) -> Results:
         if error is not None:
             failures[run.name] = _reason(error)
     rows = [measure(run, experiment) for run in runs if run.name not in failures]
-    results = Results.collect(experiment, rows, failures, notes=_timing(experiment, out))
+    results = Results.collect(experiment, rows, failures, notes=_timing(experiment, rows, out))
+    _publish(results, out)
+    return results
+
+
+def _publish(results: Results, out: Path) -> None:
+    """Writes and prints everything that is made of results."""
+    place = out / results.experiment.name
+    place.mkdir(parents=True, exist_ok=True)
     results.save(place)
     figures = draw_figures(results)
     save_figures(figures, place)
     write_report(results, figures, place / "report.html")
     print(f"{results.markdown()}\nwritten to {place}: report.html, table.md, results.json, ...")
-    return results
 
 
 def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _timing(experiment: Experiment, out: Path) -> list[str]:
+def _timing(experiment: Experiment, rows: Sequence[dict[str, Any]], out: Path) -> list[str]:
     """Beside Table 2, the cost of a step as in section 7.2.1."""
-    if experiment.name != "table2":
+    if experiment.name != "table2" or not rows:
         return []
     plain, regularized = STEP_MILLISECONDS
     measured = StepTimes(out / "step_times.json").ratio(experiment.settings[1].config)
