@@ -92,9 +92,14 @@ class GradientEngine:
             the authors, by default); in "inference" mode only memory and speed depend on it.
         normalize_logits: see `Head`.
         equalize_loss: see `Head`.
-        method: how rows of J are computed. "one_example": a vectorised gradient of one example.
-            "jacobian": `tf.GradientTape.jacobian`. "auto": the fastest exact one.
-        max_memory_bytes: bound on what is held of J and of the recorded activations at any time.
+        method: how rows of J are computed. "auto": by layer rules from one batched forward and
+            backward pass, and where a layer has no rule, or its rule does not hold, as
+            "one_example": one ordinary gradient after the other. "jacobian":
+            `tf.GradientTape.jacobian`, vectorised where TensorFlow can. In "batch" mode it is
+            always "jacobian", where the model has a trainable BatchNorm layer.
+        max_memory_bytes: bound on what is held of J and of the recorded activations at any time;
+            more passes over the examples are made where it is too little. What TensorFlow itself
+            needs, and one example or one variable that is larger, come on top.
         device: a TensorFlow device name to compute on; None leaves it to TensorFlow.
 
     Raises:

@@ -20,47 +20,49 @@ from infomcr_tf.characterization.verification import agree, ordinary_gradients
 
 
 class OneExampleGradients:
-    """A gradient of one example, vectorised over examples (`tf.vectorized_map`).
+    """One ordinary gradient after the other, in a loop inside the graph.
+
+    Deliberately not `tf.vectorized_map`, which would be faster: with oneDNN, TensorFlow 2.21 writes
+    outside of its memory when it runs the vectorised gradients of an attention layer.
 
     Args:
         network: the network.
         head: the head.
         indices: the variables, as indices of `network.variables`.
-        vectorized: False computes one example after the other.
     """
 
-    def __init__(
-        self, network: Network, head: Head, indices: tuple[int, ...], vectorized: bool = True
-    ) -> None:
+    def __init__(self, network: Network, head: Head, indices: tuple[int, ...]) -> None:
         self._network = network
         self._head = head
         self._indices = indices
-        self._vectorized = vectorized
 
     def __call__(self, x: Any, y: tf.Tensor) -> tuple[HeadOutput, dict[int, Block]]:
         """Returns what the head says, and a block for each variable. Traceable."""
-        logits = self._network.logits(x)
-        head = self._head(logits, y)
 
-        def one(example: tuple) -> list[tf.Tensor]:
-            x, cotangent = example
-            x = keras.tree.map_structure(lambda leaf: leaf[None], x)
+        def one(example: tuple) -> tuple[HeadOutput, list[tf.Tensor]]:
+            x, y = keras.tree.map_structure(lambda leaf: leaf[None], example)
             with tf.GradientTape() as tape:
                 logits = self._network.logits(x)
+                with tape.stop_recording():
+                    head = self._head(logits, y)
             gradients = tape.gradient(
                 logits,
                 self._values(),
-                output_gradients=cotangent[None],
+                output_gradients=tf.cast(head.unit_cotangents, logits.dtype),
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
-            return [tf.convert_to_tensor(gradient) for gradient in gradients]
+            head = HeadOutput(*(part[0] for part in head))
+            return head, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
-        cotangents = tf.cast(head.unit_cotangents, logits.dtype)
-        if self._vectorized:
-            return head, self._blocks(tf.vectorized_map(one, (x, cotangents)))
-        dtypes = [v.dtype for v in self._values()]
-        rows = tf.map_fn(one, (x, cotangents), fn_output_signature=dtypes, parallel_iterations=1)
-        return head, self._blocks(rows)
+        float64, boolean = tf.float64, tf.bool
+        dtypes = HeadOutput(float64, boolean, float64, float64, boolean)
+        head, gradients = tf.map_fn(
+            one,
+            (x, y),
+            fn_output_signature=(dtypes, [v.dtype for v in self._values()]),
+            parallel_iterations=1,
+        )
+        return head, self._blocks(gradients)
 
     def _values(self) -> list[tf.Variable]:
         return [self._network.variables[i].value for i in self._indices]
@@ -76,7 +78,19 @@ class TapeJacobian(OneExampleGradients):
 
     It carries n cotangents through a chunk of n examples, which is quadratic in n but also right
     where examples depend on each other, as with BatchNorm's batch statistics.
+
+    Args:
+        network: the network.
+        head: the head.
+        indices: the variables, as indices of `network.variables`.
+        vectorized: False carries one cotangent after the other through the chunk.
     """
+
+    def __init__(
+        self, network: Network, head: Head, indices: tuple[int, ...], vectorized: bool = True
+    ) -> None:
+        super().__init__(network, head, indices)
+        self._vectorized = vectorized
 
     def __call__(self, x: Any, y: tf.Tensor) -> tuple[HeadOutput, dict[int, Block]]:
         """Returns what the head says, and a block for each variable. Traceable."""
@@ -103,7 +117,7 @@ def traced_and_verified(
     signature: tuple,
     sample: tuple[Any, tf.Tensor],
 ) -> Callable:
-    """Traces the vectorised form if it can be had and is right, else the slow form, with a warning.
+    """Traces a form that is right: of `TapeJacobian` the slow one, with a warning, if it must be.
 
     Args:
         kind: `OneExampleGradients` or `TapeJacobian`.
@@ -114,30 +128,35 @@ def traced_and_verified(
         sample: (x, y) of that signature, to compare with ordinary gradients on.
 
     Raises:
-        ValueError: if even the slow form is not right: there are no per-example gradients.
+        ValueError: if no form is right: there are no per-example gradients.
     """
-    for vectorized in (True, False):
-        source = kind(network, head, indices, vectorized)
+
+    def right(*options: bool) -> Callable | None:
+        source = kind(network, head, indices, *options)
         function = tf.function(source, input_signature=signature, autograph=False)
+        return function if _is_right(function, network, head, indices, sample) else None
+
+    function = None
+    if kind is TapeJacobian:
         try:
-            if _is_right(function, network, head, indices, sample):
-                return function
-            reason = "its result is not right"
-        except Exception as error:
-            # TensorFlow has no one class of error for what it cannot vectorise.
-            if not vectorized:
-                raise
+            function, reason = right(), "its result is not right"
+        except Exception as error:  # TensorFlow has no one class of error for this.
             reason = str(error).strip().splitlines()[0]
-        if vectorized:
+        if function is None:
             warnings.warn(
-                "TensorFlow cannot vectorise the per-example gradients of this model; they are "
-                f"computed one after the other, which is slow. The reason: {reason}",
+                "TensorFlow cannot vectorise the Jacobian of this model; it is computed one row "
+                f"after the other, which is slow. The reason: {reason}",
                 stacklevel=2,
             )
-    raise ValueError(
-        "`model` has no per-example gradients: in inference mode its output is random, or the "
-        "output for one example depends on the others. Take out the layer that does this"
-    )
+            function = right(False)
+    else:
+        function = right()
+    if function is None:
+        raise ValueError(
+            "`model` has no per-example gradients: in inference mode its output is random, or the "
+            "output for one example depends on the others. Take out the layer that does this"
+        )
+    return function
 
 
 def _is_right(

@@ -1,8 +1,8 @@
 """Per-example gradients of a few examples as ordinary gradients, to hold faster ways against.
 
 Neither layer rules nor TensorFlow's vectorisation may be trusted blindly: a layer may do more than
-its class says, and vectorised gradients of some operations (such as grouped convolutions) are wrong
-without any error.
+its class says, and vectorised gradients of some operations (such as grouped convolutions on a CPU)
+are wrong without any error.
 """
 
 import numpy as np

@@ -87,8 +87,5 @@ def test_mixing_examples_is_refused():
         [keras.Input((5,)), keras.layers.Dense(6), Centred(), keras.layers.Dense(3)]
     )
     x = np.random.default_rng(0).normal(size=(4, 5))
-    with (
-        pytest.warns(UserWarning, match="cannot vectorise"),
-        pytest.raises(ValueError, match="no per-example gradients"),
-    ):
+    with pytest.raises(ValueError, match="no per-example gradients"):
         GradientEngine(model).gram(x, [0, 1, 2, 0])
