@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\ninterrupted; the same command goes on where it stopped")
             return 130
     print(table)
-    print(f"written to {out}: comparison.json, comparison.csv, comparison.png")
+    print(f"written to {out}: comparison.json, comparison.csv, comparison.png, training.png")
     return 0
 
 
