@@ -1,8 +1,8 @@
 """What a regularised training step costs, against the plain step of `keras.Model`.
 
 In one process: every variant's step is timed in turn, round after round, on the same batch; the
-ratio is the median of a variant's times over the median of the plain step's. Peak memory is that of
-a process of its own that takes two steps. Prints JSON with the environment.
+ratio is the median over the rounds of a variant's time over the plain step's of the same round.
+Peak memory is that of a process of its own that takes two steps. Prints JSON with the environment.
 
     python benchmarks/step.py --models cnn resnet20 [--variants batch sub_batches] [--rounds 5]
 """
@@ -80,10 +80,14 @@ def measure(name, variants, rounds):
             taken = [seconds(model, batch) for _ in range(steps)]
             times[variant].append(sum(taken) / steps)
         print(f"{name}: round {round_number + 1} of {rounds}", file=sys.stderr)
-    plain = statistics.median(times["plain"])
+    ratios = {
+        variant: [t / plain for t, plain in zip(times[variant], times["plain"], strict=True)]
+        for variant in variants
+    }
     return {
         variant: {
-            "ratio": round(statistics.median(times[variant]) / plain, 3),
+            "ratio": round(statistics.median(ratios[variant]), 3),
+            "ratios": [round(ratio, 2) for ratio in ratios[variant]],
             "seconds": round(statistics.median(times[variant]), 4),
             "first_step_seconds": round(first[variant], 1),
         }

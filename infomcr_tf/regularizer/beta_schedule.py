@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from infomcr_tf.regularizer.replicas import read
 from infomcr_tf.regularizer.validation import check_choice, check_not_negative, check_positive
 
 STAGES = ("001", "010", "011", "100", "101", "110", "111")
@@ -107,11 +108,11 @@ class BetaSchedule(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds beta and the learning rate to the logs."""
         if logs is not None:
-            logs["beta"] = _number(self.model.beta)
-            logs["learning_rate"] = _number(self.model.optimizer.learning_rate)
+            logs["beta"] = read(self.model.beta)
+            logs["learning_rate"] = read(self.model.optimizer.learning_rate)
 
     def _follow_learning_rate(self) -> None:
-        learning_rate = _number(self.model.optimizer.learning_rate)
+        learning_rate = read(self.model.optimizer.learning_rate)
         if learning_rate < self._level * (1 - _ROUNDING):
             self._stage += 1
             self._level = learning_rate
@@ -122,13 +123,8 @@ class BetaSchedule(keras.callbacks.Callback):
 
     def _set(self, factor: float) -> None:
         full = self.model.initial_beta if self.beta is None else self.beta
-        if _number(self.model.beta) != full * factor:
+        if read(self.model.beta) != full * factor:
             self.model.beta.assign(full * factor)
-
-
-def _number(variable: Any) -> float:
-    # Under a distribution strategy a variable has no `float`.
-    return float(keras.ops.convert_to_numpy(variable))
 
 
 def _ramp(schedule: str, t: float) -> float:

@@ -12,7 +12,7 @@ from infomcr_tf.regularizer.data_term import DATA_TERMS, resolve_data_term
 from infomcr_tf.regularizer.graph_checks import graph_errors_as_value_errors
 from infomcr_tf.regularizer.penalty import Perturbation
 from infomcr_tf.regularizer.precision import check_precision, float32_precision
-from infomcr_tf.regularizer.replicas import AverageReplicas, check_strategy
+from infomcr_tf.regularizer.replicas import AverageReplicas, check_strategy, read
 from infomcr_tf.regularizer.step import StepFinder
 from infomcr_tf.regularizer.validation import (
     check_choice,
@@ -222,7 +222,7 @@ class FisherRegularizedModel(keras.Model):
         """Returns the function that calls `plain` while `beta` is 0, else `regularized`."""
 
         def train_function(iterator: Any) -> Any:
-            if float(keras.ops.convert_to_numpy(self.beta)) == 0:
+            if read(self.beta) == 0:
                 return plain(iterator)
             iterator = build_before_tracing(self, iterator)
             with graph_errors_as_value_errors(), float32_precision(self.allow_tf32):
@@ -252,7 +252,7 @@ class FisherRegularizedModel(keras.Model):
                 M; later, if the penalty is not finite or a batch of a data set is too small.
         """
         shape = None if x is None else getattr(first_leaf(x), "shape", None)
-        if shape and float(keras.ops.convert_to_numpy(self.beta)) > 0:
+        if shape and read(self.beta) > 0:
             check_last_batch(shape[0], batch_size or 32, self.num_sub_batches, **kwargs)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = [AverageReplicas(), *keras.tree.flatten(callbacks or [])]

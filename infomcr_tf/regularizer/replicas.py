@@ -58,6 +58,11 @@ def check_strategy(
         )
 
 
+def read(variable: keras.Variable | tf.Tensor) -> float:
+    """A scalar's value; under a distribution strategy a Keras variable has no `float`."""
+    return float(tf.convert_to_tensor(variable))
+
+
 class AverageReplicas(keras.callbacks.Callback):
     """Averages moving statistics over the replicas before they are used for testing or saved.
 
