@@ -1,0 +1,157 @@
+"""What the Gram matrix of per-example gradients costs, against one ordinary batch gradient.
+
+In one process: the ordinary gradient of the mean loss of N' examples and the Gram matrix by each
+method are timed in turn, round after round, on the same examples; a ratio is the median of a
+method's times over the median of the ordinary gradient's. `--growth` also times "auto" from 25 to
+400 examples. `--memory MODEL SIDE` measures one Gram matrix of images of SIDE x SIDE in a process
+of its own, with the peak resident memory. Prints JSON with the environment.
+
+    python benchmarks/gram.py --models cnn resnet20 [--methods auto jacobian] [--rounds 7]
+    python benchmarks/gram.py --models resnet20 --growth
+    python benchmarks/gram.py --memory wrn18_1_5 128
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from infomcr_tf import models
+from infomcr_tf.characterization import GradientEngine
+
+MODELS = ("cnn", "resnet20", "wrn28_2", "densenet_bc_100_12")
+METHODS = ("auto", "one_example", "jacobian")
+GROWTH = (25, 50, 100, 200, 400)
+
+
+def main():
+    """Measures what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["auto", "jacobian"])
+    parser.add_argument("--examples", type=int, default=100, help="N'")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds")
+    parser.add_argument("--growth", action="store_true", help="also time 25 to 400 examples")
+    parser.add_argument("--memory", nargs=2, metavar=("MODEL", "SIDE"), help="peak memory instead")
+    arguments = parser.parse_args()
+    if arguments.memory:
+        result = {"memory": memory(arguments.memory[0], int(arguments.memory[1]), arguments)}
+    else:
+        result = {"gram": {name: measure(name, arguments) for name in arguments.models}}
+    print(json.dumps({**result, "environment": environment()}, indent=2))
+
+
+def examples(n, side=32, num_classes=10):
+    """Random images and labels."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, side, side, 3)).astype(np.float32)
+    return x, rng.integers(num_classes, size=n)
+
+
+def ordinary_gradient(model):
+    """The gradient of the mean loss in inference mode, in a graph."""
+
+    @tf.function(autograph=False)
+    def gradient(x, y):
+        with tf.GradientTape() as tape:
+            logits = model(x, training=False)
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+            loss = tf.reduce_mean(loss)
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    return lambda x, y: [g.numpy() for g in gradient(tf.constant(x), tf.constant(y))]
+
+
+def measure(name, arguments):
+    """First result, median times and their ratios to the ordinary gradient."""
+    keras.utils.set_random_seed(0)
+    model = getattr(models, name)()
+    work = {"gradient": ordinary_gradient(model)}
+    for method in arguments.methods:
+        work[method] = GradientEngine(model, method=method).gram
+    x, y = examples(arguments.examples)
+    first = {key: seconds(function, x, y) for key, function in work.items()}
+    times = rounds(work, x, y, arguments.rounds)
+    result = {
+        key: {
+            "first_result_s": round(first[key], 2),
+            "median_s": round(statistics.median(times[key]), 4),
+            "ratio": round(statistics.median(times[key]) / statistics.median(times["gradient"]), 2),
+        }
+        for key in work
+    }
+    if arguments.growth:
+        result["growth_s"] = {}
+        for n in GROWTH:
+            some = {"auto": GradientEngine(model).gram}
+            rounds(some, *examples(n), 1)
+            measured = rounds(some, *examples(n), arguments.rounds)
+            result["growth_s"][n] = round(statistics.median(measured["auto"]), 3)
+    return result
+
+
+def rounds(work, x, y, count):
+    """Times of each function, taken in turn."""
+    times = {key: [] for key in work}
+    for _ in range(count):
+        for key, function in work.items():
+            times[key].append(seconds(function, x, y))
+    return times
+
+
+def seconds(function, *arguments):
+    """Wall time of one call."""
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def memory(name, side, arguments):
+    """Time and peak resident memory of this process for one Gram matrix."""
+    keras.utils.set_random_seed(0)
+    num_classes = 1000 if name == "wrn18_1_5" else 10
+    model = getattr(models, name)(input_shape=(side, side, 3), num_classes=num_classes)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    x, y = examples(arguments.examples, side, num_classes)
+    engine = GradientEngine(model)
+    taken = seconds(engine.gram, x, y)
+    return {
+        "model": name,
+        "side": side,
+        "examples": arguments.examples,
+        "jacobian_gib": round(4 * arguments.examples * num_parameters(model) / 1024**3, 2),
+        "first_result_s": round(taken, 1),
+        "peak_before_gib": round(before, 2),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, 2),
+    }
+
+
+def num_parameters(model):
+    """W."""
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+def environment():
+    """Where the figures were measured."""
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "gpus": [d.name for d in tf.config.list_physical_devices("GPU")],
+        "load_average": os.getloadavg()[0],
+    }
+
+
+if __name__ == "__main__":
+    main()
