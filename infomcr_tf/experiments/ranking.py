@@ -1,8 +1,8 @@
 """Whether a metric orders minima as their errors do: Kendall's tau, plain and granulated."""
 
 import dataclasses
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,23 +64,21 @@ def rank_correlation(
         )
     x, y = np.asarray(metric, np.float64), np.asarray(target, np.float64)
     use = ~np.isnan(x) & np.isfinite(y)
-    x, y = x[use], y[use]
-    kept = [factor for factor, used in zip(factors, use, strict=True) if used]
-    groups = _groups(kept)
-
-    def tau(index: np.ndarray) -> float:
-        return _tau(x[index], y[index])
-
-    def granulated(index: np.ndarray) -> float:
-        # A run that was drawn k times counts k times within each of its groups.
-        counts = np.bincount(index, minlength=len(x))
-        return _granulated([[np.repeat(g, counts[g]) for g in axis] for axis in groups], x, y)
-
-    everything = np.arange(len(x))
-    low, high = _interval(tau, len(x), confidence, seed)
-    granulated_low, granulated_high = _interval(granulated, len(x), confidence, seed)
+    pairs = _Pairs(x[use], y[use])
+    groups = _groups([factor for factor, used in zip(factors, use, strict=True) if used])
+    count = int(use.sum())
+    once = np.ones((1, count))
+    tau, granulated = pairs.tau(once)[0], pairs.granulated(once, groups)[0]
+    interval = granulated_interval = (math.nan, math.nan)
+    if count >= 3:
+        # How often each run is drawn in each resample.
+        drawn = np.random.default_rng(seed).multinomial(
+            count, np.full(count, 1 / count), size=_RESAMPLES
+        )
+        interval = _percentiles(pairs.tau(drawn), confidence)
+        granulated_interval = _percentiles(pairs.granulated(drawn, groups), confidence)
     return RankCorrelation(
-        tau(everything), low, high, granulated(everything), granulated_low, granulated_high, len(x)
+        float(tau), *interval, float(granulated), *granulated_interval, num_runs=count
     )
 
 
@@ -98,7 +96,51 @@ def granulated_tau(
         target: of the same runs.
         factors: each run's hyperparameters, and under "seed" its seed.
     """
-    return _granulated(_groups(factors), np.asarray(metric, float), np.asarray(target, float))
+    pairs = _Pairs(np.asarray(metric, np.float64), np.asarray(target, np.float64))
+    return float(pairs.granulated(np.ones((1, len(factors))), _groups(factors))[0])
+
+
+class _Pairs:
+    """Which pairs of runs metric and target order alike, for many weightings of the runs.
+
+    With s_ij the sign of x_i - x_j and t_ij that of y_i - y_j, Kendall's tau-b of runs that count
+    c_i times is `sum c_i c_j s_ij t_ij / sqrt(sum c_i c_j s_ij^2 sum c_i c_j t_ij^2)`: copies of a
+    run are ties.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        signs = []
+        for values in (x, y):
+            ranks = stats.rankdata(values)  # differences of infinities would be nan
+            signs.append(np.sign(ranks[:, np.newaxis] - ranks))
+        self._x, self._y = signs
+
+    def tau(self, counts: np.ndarray, group: np.ndarray | None = None) -> np.ndarray:
+        """tau-b for each row of `counts` [R, n], among the runs of `group`; nan without pairs."""
+        own = np.arange(len(self._x)) if group is None else group
+        c = np.asarray(counts, np.float64)[:, own]
+        s, t = (signs[np.ix_(own, own)] for signs in (self._x, self._y))
+        agreement, x_pairs, y_pairs = (
+            np.einsum("ri,ij,rj->r", c, matrix, c, optimize=True)
+            for matrix in (s * t, s * s, t * t)
+        )
+        pairs = np.sqrt(x_pairs * y_pairs)
+        return np.divide(agreement, pairs, out=np.full(len(c), np.nan), where=pairs > 0)
+
+    def granulated(self, counts: np.ndarray, groups: list[list[np.ndarray]]) -> np.ndarray:
+        """The mean over hyperparameters of the mean over their groups, where these have a tau."""
+        if not groups:
+            return np.full(len(counts), np.nan)
+        axes = [_mean_of_numbers([self.tau(counts, group) for group in axis]) for axis in groups]
+        return _mean_of_numbers(axes)
+
+
+def _mean_of_numbers(values: list[np.ndarray]) -> np.ndarray:
+    """Mean along the first axis of those that are not nan; nan where there are none."""
+    array = np.array(values)
+    count = np.sum(~np.isnan(array), axis=0)
+    total = np.nansum(array, axis=0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def _groups(factors: Sequence[Mapping[str, Any]]) -> list[list[np.ndarray]]:
@@ -118,36 +160,10 @@ def _groups(factors: Sequence[Mapping[str, Any]]) -> list[list[np.ndarray]]:
     return axes
 
 
-def _granulated(groups: list[list[np.ndarray]], x: np.ndarray, y: np.ndarray) -> float:
-    means = []
-    for axis in groups:
-        taus = [value for g in axis if not np.isnan(value := _tau(x[g], y[g]))]
-        if taus:
-            means.append(np.mean(taus))
-    return float(np.mean(means)) if means else float("nan")
-
-
-def _tau(x: np.ndarray, y: np.ndarray) -> float:
-    if len(x) < 2:
-        return float("nan")
-    return float(stats.kendalltau(x, y).statistic)
-
-
-def _interval(
-    statistic: Callable[[np.ndarray], float], count: int, confidence: float, seed: int
-) -> tuple[float, float]:
-    """Percentiles over resampled runs; resamples without any two different runs are left out."""
-    if count < 3:
-        return float("nan"), float("nan")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        drawn = stats.bootstrap(
-            (np.arange(count),), lambda index: statistic(index.astype(int)), vectorized=False,
-            n_resamples=_RESAMPLES, confidence_level=confidence, method="percentile",
-            rng=np.random.default_rng(seed),
-        ).bootstrap_distribution  # fmt: skip
-    drawn = drawn[~np.isnan(drawn)]
-    if not len(drawn):
-        return float("nan"), float("nan")
+def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The interval of resampled values; resamples without a tau are left out."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return math.nan, math.nan
     tail = 50 * (1 - confidence)
-    return float(np.percentile(drawn, tail)), float(np.percentile(drawn, 100 - tail))
+    return float(np.percentile(values, tail)), float(np.percentile(values, 100 - tail))

@@ -99,15 +99,20 @@ def describe_plan(runs: Sequence[Run], estimates: Sequence[Estimate]) -> str:
         own = [e for r, e in zip(runs, estimates, strict=True) if r.setting is setting]
         lines.append(
             f"  {title:40s} {len(own)} run(s) of at most {own[0].epochs} epochs, "
-            f"{own[0].steps} steps: {_hours(sum(e.seconds for e in own))}"
+            f"{own[0].steps} steps: {_duration(sum(e.seconds for e in own))}"
         )
     total = sum(e.seconds for e in estimates)
-    lines.append(f"  {len(runs)} runs, at most {_hours(total)} of training steps on this machine")
+    lines.append(
+        f"  {len(runs)} runs, at most {_duration(total)} of training steps on this machine"
+    )
     return "\n".join(lines)
 
 
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+def _duration(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def _data(config: TrainConfig) -> tuple[int, tuple[int, int, int], int]:
@@ -156,7 +161,7 @@ def _measure(
     )  # fmt: skip
     batches = tf.data.Dataset.from_tensors((x, y)).repeat(_STEPS + 1)
     clock = _Clock()
-    model.fit(batches, verbose=0, callbacks=[clock])
+    model.fit(batches, shuffle=False, verbose=0, callbacks=[clock])
     return statistics.median(clock.seconds[1:])
 
 
