@@ -72,13 +72,13 @@ def check_last_batch(
 def take(batch: Any, start: Any, size: Any) -> Any:
     """Returns the examples `start ... start + size - 1`; `None` stays `None`."""
 
-    def cut(leaf: tf.Tensor | None) -> tf.Tensor | None:
+    def cut(leaf: Any) -> Any:
         if leaf is None:
             return None
-        part = leaf[start : start + size]
-        if isinstance(size, int) and isinstance(part, tf.Tensor):
-            part.set_shape([size, *leaf.shape[1:]])
-        return part
+        if isinstance(leaf, tf.Tensor):  # XLA wants the size apart from where it begins
+            rest = leaf.shape.rank - 1
+            return tf.slice(leaf, [start, *[0] * rest], [size, *[-1] * rest])
+        return leaf[start : start + size]
 
     return tf.nest.map_structure(cut, batch)
 

@@ -208,13 +208,14 @@ class TestData:
     def test_steps_per_execution_and_train_on_batch(self, make_network, images):
         x, y = images
         results = []
-        for mode in ("one", "several", "by hand", "eagerly"):
+        for mode in ("one", "several", "by hand", "eagerly", "by XLA"):
             network = make_network(batch_norm=True)
             wrapper = FisherRegularizedModel(network, num_sub_batches=4)
             wrapper.compile(
                 keras.optimizers.SGD(0.1, momentum=0.9), LOSS,
                 steps_per_execution=2 if mode == "several" else 1,
                 run_eagerly=mode == "eagerly",
+                jit_compile=mode == "by XLA",
             )  # fmt: skip
             if mode == "by hand":
                 for i in range(4):
