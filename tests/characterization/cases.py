@@ -98,6 +98,20 @@ class Tied(layers.Layer):
         return self.dense(x @ self.w) + keras.ops.tanh(x @ self.w) @ self.dense.kernel
 
 
+class Cell(layers.Layer):
+    """A recurrent cell with a Dense layer inside, which a graph calls in a loop."""
+
+    state_size = 3
+
+    def build(self, shape):
+        self.dense = layers.Dense(3)
+        self.dense.build((None, shape[-1] + 3))
+
+    def call(self, x, states):
+        h = keras.ops.tanh(self.dense(keras.ops.concatenate([x, states[0]], axis=-1)))
+        return h, [h]
+
+
 class Subclassed(keras.Model):
     """A model that declares neither inputs nor outputs."""
 
@@ -163,6 +177,7 @@ WITHOUT_RULES = {
     ),
     "attention": _attention,
     "separable convolution": lambda: _images(layers.SeparableConv2D(5, 3, activation="tanh")),
+    "recurrent cell with a Dense layer": lambda: _series(layers.RNN(Cell())),
     "LSTM": lambda: _series(layers.LSTM(3, return_sequences=True)),
 }
 CASES = {**WITH_RULES, **WITHOUT_RULES}
