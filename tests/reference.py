@@ -72,7 +72,7 @@ def input_jacobians(model, x, y, normalize_logits=None, equalize_loss=None):
     return np.stack(jacobians)
 
 
-# --- The regulariser: Algorithm 1 as printed, with assigned weights and Python loops ---------------
+# --- The regulariser: Algorithm 1 as printed, with assigned weights and Python loops ------------
 
 
 def _state(model):
