@@ -31,7 +31,10 @@ def distribution_strategy(
     if os.environ.get("TF_CONFIG"):
         return _multi_worker_strategy(gpus, virtual_devices)
     if virtual_devices:
-        return tf.distribute.MirroredStrategy(_logical_cpus(virtual_devices))
+        # The default, collectives, fails on CPUs when a second model is trained in one process.
+        return tf.distribute.MirroredStrategy(
+            _logical_cpus(virtual_devices), cross_device_ops=tf.distribute.ReductionToOneDevice()
+        )
     if gpus is not None:
         _use_gpus(gpus)
     if gpus is None or gpus < 2:

@@ -1,6 +1,7 @@
 """Loss and errors of a model on un-augmented images."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -51,6 +52,23 @@ def evaluate(
         "error" if k == 1 else f"top{k}_error": n / count for k, n in zip(ks, wrong, strict=True)
     }
     return {"loss": loss / count, **errors, "num_examples": int(count)}
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds measurements to the logs of every epoch; put it before callbacks that read them.
+
+    Args:
+        measure: gives them, by name.
+    """
+
+    def __init__(self, measure: Callable[[], dict[str, float]]) -> None:
+        super().__init__()
+        self._measure = measure
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measures."""
+        if logs is not None:
+            logs.update(self._measure())
 
 
 def _sums(logits: np.ndarray, labels: np.ndarray, ks: tuple[int, ...]) -> list[float]:

@@ -20,7 +20,6 @@ def fit_on_workers(
     initial_epoch: int,
     epochs: int,
     callbacks: keras.callbacks.CallbackList,
-    validate: Callable[[], dict[str, float]] | None = None,
 ) -> None:
     """Trains a compiled model under its strategy; every worker calls it.
 
@@ -31,7 +30,6 @@ def fit_on_workers(
         initial_epoch: the first epoch, from 0.
         epochs: the epoch to stop before.
         callbacks: with `model` set.
-        validate: gives what is added to an epoch's logs, if anything.
     """
     strategy = model.distribute_strategy
     workers = strategy.extended._num_workers
@@ -50,12 +48,7 @@ def fit_on_workers(
             callbacks.on_train_batch_begin(step)
             logs = train_step(next(iterator))
             callbacks.on_train_batch_end(step, logs)
-        logs = {name: float(value) for name, value in logs.items()}
-        if validate is not None:
-            callbacks.on_test_begin()
-            logs |= validate()
-            callbacks.on_test_end()
-        callbacks.on_epoch_end(epoch, logs)
+        callbacks.on_epoch_end(epoch, {name: float(value) for name, value in logs.items()})
         if model.stop_training:
             break
     callbacks.on_train_end()

@@ -15,7 +15,7 @@ from infomcr_tf.storage import replacing
 from infomcr_tf.training.checkpoint import Checkpoint
 from infomcr_tf.training.config import TrainConfig
 from infomcr_tf.training.devices import distribution_strategy
-from infomcr_tf.training.evaluation import evaluate, logits_function
+from infomcr_tf.training.evaluation import Validation, evaluate, logits_function
 from infomcr_tf.training.kinds import load_data
 from infomcr_tf.training.learning_rate import learning_rate_callback
 from infomcr_tf.training.loop import fit_on_workers
@@ -108,16 +108,9 @@ class TrainingRun:
         }
         batches = self._training_batches(checkpoint.epochs_done)
         if self.workers.several:
-            fit_on_workers(model, batches, validate=self._validate(), **epochs)
-        else:
-            validation = self.data.evaluation_batches("validation")
-            model.fit(
-                batches,
-                validation_data=None if validation is None else validation.map(self._one_hot),
-                shuffle=False,  # the batches are shuffled
-                verbose=verbose,
-                **epochs,
-            )
+            fit_on_workers(model, batches, **epochs)
+        else:  # the batches are shuffled
+            model.fit(batches, shuffle=False, verbose=verbose, **epochs)
 
     def _compiled_model(self) -> keras.Model:
         config = self.config
@@ -182,6 +175,8 @@ class TrainingRun:
             patience=config.patience,
         )
         callbacks = [AverageReplicas()]
+        if self.data.evaluation_batches("validation") is not None:
+            callbacks.append(self._validation())
         if learning_rate is not None:
             callbacks.append(learning_rate)
         if config.regularize != "never":
@@ -199,14 +194,16 @@ class TrainingRun:
     def _one_hot(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return images, tf.one_hot(labels, self.data.num_classes)
 
-    def _validate(self) -> Callable[[], dict[str, float]] | None:
-        """What Keras' `validation_data` gives, over all workers."""
-        if self.data.evaluation_batches("validation") is None:
-            return None
+    def _validation(self) -> Validation:
+        """Measures the validation images after every epoch, as Keras' `validation_data` does.
+
+        Under a strategy Keras cannot: it averages the replicas' parts of the first batch, which may
+        be of different sizes.
+        """
         model = self._new_model()
         logits_of = logits_function(model)
 
-        def validate() -> dict[str, float]:
+        def measure() -> dict[str, float]:
             model.set_weights(self._trained_weights())
             found = self._evaluate(logits_of, "validation")
             decay = float(sum(model.losses)) if model.losses else 0.0
@@ -216,7 +213,7 @@ class TrainingRun:
                 logs[f"val_top{k}_accuracy"] = 1 - found[f"top{k}_error"]
             return logs
 
-        return validate
+        return Validation(measure)
 
     def _evaluate(
         self, logits_of: Callable[[tf.Tensor], tf.Tensor], part: str, title: str | None = None

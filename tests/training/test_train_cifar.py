@@ -81,8 +81,14 @@ def test_every_option_reaches_the_training(started):
     assert run._steps_per_epoch == (70 + 13) // 12
     assert [len(part) for part in (run.data.splits.train, run.data.splits.validation)] == [70, 11]
     kinds = [type(callback).__name__ for callback in run._callbacks()]
-    assert kinds == ["AverageReplicas", "LearningRateScheduler", "BetaSchedule", "TensorBoard"]
-    assert run._callbacks()[2].schedule == "011"
+    assert kinds == [
+        "AverageReplicas",
+        "Validation",
+        "LearningRateScheduler",
+        "BetaSchedule",
+        "TensorBoard",
+    ]
+    assert run._callbacks()[3].schedule == "011"
 
 
 def test_seed_and_augmentation_reach_the_batches(started, tmp_path):

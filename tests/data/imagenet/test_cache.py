@@ -46,8 +46,9 @@ def test_holds_the_resized_images_in_the_sources_order(source, resized):
             expected = triangle_resize(tf.io.decode_jpeg(image).numpy().astype(float), 40)
             expected = through_jpeg(np.rint(expected).astype(np.uint8))
             found = tf.io.decode_jpeg(jpeg).numpy().astype(float)
-            # A value that lies between two integers may be rounded to the other one.
-            assert np.sqrt(np.mean((found - expected) ** 2)) < 0.2
+            # A value near the middle of two integers may be rounded to the other: TensorFlow
+            # resizes in float32. With JPEG's quantisation that may be some units in a block.
+            assert np.sqrt(np.mean((found - expected) ** 2)) < 1
             assert label == own_label
     assert resized["train"].num_classes == 1000
 
