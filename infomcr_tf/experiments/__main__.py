@@ -9,7 +9,7 @@ from infomcr_tf.quiet import start_tensorflow
 start_tensorflow()
 
 from infomcr_tf.experiments.engines import ENGINES, make_engine
-from infomcr_tf.experiments.plan import NAMES, Choices
+from infomcr_tf.experiments.plan import NAMES, Choices, make_part, part_names
 from infomcr_tf.experiments.presets import PRESETS
 from infomcr_tf.experiments.runner import print_plan, run_experiment
 from infomcr_tf.training.options import Parser, did_you_mean
@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if value is not None and value < (name == "seeds"):
                 raise ValueError(f"`--{name}` should be positive. Received: {value}")
         choices = _choices(flags)
+        for part in part_names(flags.name, choices):
+            make_part(part, choices)  # so that a mistake shows before any work
         out = Path(flags.out)
         if flags.dry_run:
             print_plan(flags.name, choices, out)

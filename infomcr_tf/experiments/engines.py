@@ -71,11 +71,16 @@ class RayEngine(Engine):
         if gpus is None:
             gpus = min(1, ray.cluster_resources().get("GPU", 0))
         # A process of its own for every run: TensorFlow keeps the memory of a GPU until it ends.
-        remote = ray.remote(
-            num_cpus=1, num_gpus=gpus, max_retries=self._retries, retry_exceptions=True,
-            max_calls=1,
-        )(function)  # fmt: skip
-        waiting = {remote.remote(item): item for item in items}
+        options = {
+            "num_cpus": 1, "num_gpus": gpus, "max_retries": self._retries,
+            "retry_exceptions": True, "max_calls": 1,
+        }  # fmt: skip
+
+        @ray.remote(**options)
+        def work(item: Item) -> None:
+            function(item)
+
+        waiting = {work.remote(item): item for item in items}
         while waiting:
             (done, *_), _ = ray.wait(list(waiting), num_returns=1)
             item = waiting.pop(done)

@@ -1,7 +1,7 @@
 """The paper's experiments by name: from a preset to settings and measurements (section 7)."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from infomcr_tf.experiments.experiment import Experiment, Setting
@@ -54,8 +54,13 @@ class Choices:
 
     @property
     def seeds(self) -> int:
-        """Runs of each setting."""
+        """Runs of each setting of a scenario."""
         return self.num_seeds or self.preset.seeds
+
+    @property
+    def table_seeds(self) -> int:
+        """Runs of each other setting on CIFAR."""
+        return self.num_seeds or self.preset.table_seeds
 
 
 def part_names(name: str, choices: Choices) -> list[str]:
@@ -152,58 +157,51 @@ def _batch_size(choices: Choices) -> Experiment:
     )  # fmt: skip
 
 
+def _on_cifar(
+    choices: Choices, name: str, title: str, variable: str, settings: Iterable[Setting], **more: Any
+) -> Experiment:
+    values = {"views": _views(choices.preset), "notes": (choices.preset.about,), **more}
+    return Experiment(
+        name=name,
+        title=title,
+        variable=variable,
+        settings=tuple(settings),
+        num_seeds=choices.table_seeds,
+        **values,
+    )
+
+
 def _select_beta(choices: Choices) -> Experiment:
     preset = choices.preset
-    return Experiment(
-        name="select-beta",
-        title="Selection of beta on held-out training images (section 7.2)",
-        variable="beta",
-        settings=tuple(
-            Setting(
-                label=f"{beta:g}",
-                group=f"{dataset} {model}",
-                config=_config(
-                    choices, dataset, model, beta=beta, validation_size=preset.validation_size
-                ),
-            )
-            for dataset, model in preset.networks
-            for beta in preset.betas
-        ),
-        num_seeds=choices.seeds,
-        views={},
-        notes=(preset.about,),
+    settings = (
+        Setting(
+            label=f"{beta:g}",
+            group=f"{dataset} {model}",
+            config=_config(
+                choices, dataset, model, beta=beta, validation_size=preset.validation_size
+            ),
+        )
+        for dataset, model in preset.networks
+        for beta in preset.betas
     )
+    title = "Selection of beta on held-out training images (section 7.2)"
+    return _on_cifar(choices, "select-beta", title, "beta", settings, views={})
 
 
 def _retrained(choices: Choices) -> Experiment:
-    settings = (
-        _network(choices, dataset, model, True) for dataset, model in choices.preset.networks
-    )
-    return Experiment(
-        name="select-beta-retrained",
-        title="Training on all images with the selected beta (section 7.2)",
-        variable="network",
-        settings=tuple(settings),
-        num_seeds=choices.seeds,
-        views=_views(choices.preset),
-        notes=(choices.preset.about,),
-    )
+    settings = (_network(choices, *network, True) for network in choices.preset.networks)
+    title = "Training on all images with the selected beta (section 7.2)"
+    return _on_cifar(choices, "select-beta-retrained", title, "network", settings)
 
 
 def _table1(choices: Choices) -> Experiment:
-    return Experiment(
-        name="table1",
-        title="Table 1: test error with and without the penalty",
-        variable="penalty",
-        settings=tuple(
-            _network(choices, dataset, model, regularized)
-            for dataset, model in choices.preset.networks
-            for regularized in (False, True)
-        ),
-        num_seeds=choices.seeds,
-        views=_views(choices.preset),
-        notes=(choices.preset.about,),
+    settings = (
+        _network(choices, *network, regularized)
+        for network in choices.preset.networks
+        for regularized in (False, True)
     )
+    title = "Table 1: test error with and without the penalty"
+    return _on_cifar(choices, "table1", title, "penalty", settings)
 
 
 def _table2(choices: Choices) -> Experiment:
@@ -237,41 +235,33 @@ def _table3(choices: Choices) -> Experiment:
             known = TABLE3.get((model, regularized))
             paper = {} if known is None else {"log_singular_value_sum": known}
             settings.append(dataclasses.replace(setting, paper=paper))
-    return Experiment(
-        name="table3",
-        title="Table 3: the metric with and without the penalty",
-        variable="penalty",
-        settings=tuple(settings),
-        num_seeds=choices.seeds,
-        views=_views(choices.preset, authors=True),
-        notes=(
-            choices.preset.about,
-            "The column beside the paper's is the sum of the logarithms of the singular values, "
-            "measured as the authors' released code does; gamma_hat as Eq. 6 defines it is twice "
-            "that. Which of the two Table 3 prints, the paper does not say.",
-        ),
+    notes = (
+        choices.preset.about,
+        "The column beside the paper's is the sum of the logarithms of the singular values, "
+        "measured as the authors' released code does; gamma_hat as Eq. 6 defines it is twice "
+        "that. Which of the two Table 3 prints, the paper does not say.",
     )
+    return _on_cifar(
+        choices, "table3", "Table 3: the metric with and without the penalty", "penalty", settings,
+        views=_views(choices.preset, authors=True), notes=notes,
+    )  # fmt: skip
 
 
 def _ablation(choices: Choices) -> Experiment:
     dataset, model = choices.preset.ablation
     beta = _beta(choices, dataset, model)
-    return Experiment(
-        name="schedule-ablation",
-        title="In which stages of the training the penalty helps (section 7.2.1)",
-        variable="stages with the penalty",
-        settings=tuple(
-            Setting(
-                label=stages,
-                group=f"{dataset} {model}",
-                config=_config(choices, dataset, model, beta=beta, regularize=stages),
-            )
-            for stages in ABLATION_SCHEDULES
-        ),
-        num_seeds=choices.seeds,
-        views=_views(choices.preset),
-        notes=(choices.preset.about, f"beta = {beta:g}."),
-    )
+    settings = []
+    for stages in ABLATION_SCHEDULES:
+        options: dict[str, Any] = {} if stages == "never" else {"beta": beta}
+        # By the names that Table 1 uses, so that its runs serve here too.
+        regularize = "after-first-drop" if stages == "011" else stages
+        config = _config(choices, dataset, model, regularize=regularize, **options)
+        settings.append(Setting(label=stages, group=f"{dataset} {model}", config=config))
+    return _on_cifar(
+        choices, "schedule-ablation",
+        "In which stages of the training the penalty helps (section 7.2.1)",
+        "stages with the penalty", settings, notes=(choices.preset.about, f"beta = {beta:g}."),
+    )  # fmt: skip
 
 
 def _network(choices: Choices, dataset: str, model: str, regularized: bool) -> Setting:

@@ -37,7 +37,7 @@ def test_the_level_is_of_the_cross_entropy_alone(small_config):
             label_smoothing=0.2,
             augmentation="no-aug",
             regularize="never",
-        )  # fmt: skip
+        )
     )
     result = run.run(verbose=0)
     # Float32 means of 60 losses of about 2.
@@ -45,7 +45,9 @@ def test_the_level_is_of_the_cross_entropy_alone(small_config):
 
 
 def test_an_interrupted_run_does_not_train_beyond_the_level(small_config, monkeypatch):
-    config = small_config(target_loss=1.5, epochs=60, learning_rate=0.05, regularize="never")
+    config = small_config(
+        target_loss=1.5, epochs=60, learning_rate=0.05, regularize="never", validation_size=0
+    )
     run = TrainingRun(config)
 
     def interrupt(*args, **kwargs):

@@ -1,0 +1,259 @@
+"""`python -m infomcr_tf.experiments`: plans, runs, resumption and bad input."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from infomcr_tf.experiments import __main__ as command
+from infomcr_tf.experiments.plan import NAMES, Choices, make_part, part_names
+from infomcr_tf.experiments.presets import PRESETS
+from infomcr_tf.experiments.runner import selected_betas
+from infomcr_tf.experiments.timing import StepTimes
+from infomcr_tf.storage import write_json
+from infomcr_tf.training import CifarConfig, ImageNetConfig, RunFolder
+
+PAPER = Choices(preset=PRESETS["paper"])
+
+
+def options(experiment, *names):
+    return [tuple(getattr(s.config, name) for name in names) for s in experiment.settings]
+
+
+def test_paper_scenarios_are_those_of_section_7_1(tmp_path):
+    confusion, augmentation, batch_size = (
+        make_part(f"scenario-{name}", PAPER) for name in ("confusion", "augmentation", "batch-size")
+    )
+    assert options(confusion, "confusion_size", "train_size", "augmentation", "batch_size") == [
+        (1000 * k, 10_000, "4-crop-f", 128) for k in range(6)
+    ]
+    assert [a for (a,) in options(augmentation, "augmentation")] == [
+        "no-aug", "flip-only", "1-crop-f", "4-crop-f",
+    ]  # fmt: skip
+    assert options(batch_size, "batch_size", "augmentation", "confusion_size", "train_size") == [
+        (size, "4-crop-f", 0, None) for size in (128, 256, 512, 1024)
+    ]
+    for experiment in (confusion, augmentation, batch_size):
+        assert experiment.num_seeds == 5
+        assert set(options(experiment, "model", "epochs", "learning_rate", "schedule")) == {
+            ("resnet20", 200, 0.1, "plateau")
+        }
+        assert {r for (r,) in options(experiment, "regularize")} == {"never"}
+        for arguments in experiment.views.values():
+            assert (arguments["num_trials"], arguments["num_samples"]) == (100, 100)
+        assert len(experiment.runs(tmp_path)) == 5 * len(experiment.settings)
+
+
+def test_paper_tables_train_with_the_networks_own_recipes():
+    table1 = make_part("table1", dataclasses.replace(PAPER, selected={("cifar10", "cnn"): 40.0}))
+    assert len(table1.settings) == 14
+    first, second, *_ = table1.settings
+    assert (first.config.regularize, second.config.regularize) == ("never", "after-first-drop")
+    assert (second.config.beta, second.config.alpha, second.config.num_sub_batches) == (40, 1e-4, 8)
+    assert (first.paper, second.paper) == (
+        {"test_error": (8.52, 0.23)},
+        {"test_error": (7.55, 0.06)},
+    )
+    recipe = ("epochs", "learning_rate", "batch_size", "schedule", "augmentation", "train_size")
+    assert set(options(table1, *recipe)) == {(None, None, None, "recipe", None, None)}
+    grid = make_part("select-beta", PAPER)
+    assert {b for (b,) in options(grid, "beta")} == {1, 5, 10, 20, 30, 40, 50, 75, 100}
+    assert {v for (v,) in options(grid, "validation_size")} == {5000}
+    table2 = make_part("table2", PAPER)
+    assert table2.num_seeds == 3
+    assert all(isinstance(s.config, ImageNetConfig) for s in table2.settings)
+    stages = make_part("schedule-ablation", PAPER)
+    assert [s.label for s in stages.settings] == ["never", "111", "011", "001", "100", "010"]
+    assert {"111", "after-first-drop", "001", "100", "010"} <= {
+        r for (r,) in options(stages, "regularize")
+    }
+
+
+def test_every_result_shows_gamma_hat_raw_and_at_equal_loss():
+    for name in NAMES:
+        for part in part_names(name, PAPER):
+            views = make_part(part, PAPER).views
+            assert part == "select-beta" or (
+                views["equalized"]["equalize_loss"] == 0.005 and "equalize_loss" not in views["raw"]
+            )
+    assert make_part("table3", PAPER).views["authors"]["protocol"] == "authors"
+
+
+def test_beta_is_selected_before_it_is_used_unless_it_is_given():
+    assert part_names("table1", PAPER) == ["select-beta", "table1"]
+    given = dataclasses.replace(PAPER, beta=3.0)
+    assert part_names("table1", given) == ["table1"]
+    assert make_part("table1", given).settings[1].config.beta == 3
+    assert part_names("table1", Choices(preset=PRESETS["small"])) == ["table1"]
+    assert part_names("all", PAPER).count("select-beta") == 1
+
+
+def test_experiments_share_runs_that_are_the_same(tmp_path):
+    paths = [
+        {run.path for run in make_part(name, PAPER).runs(tmp_path)}
+        for name in ("scenario-augmentation", "scenario-batch-size", "table1", "table3")
+    ]
+    assert len(paths[0] & paths[1]) == 5  # 4-crop-f with batches of 128
+    assert paths[3] <= paths[2]
+    ablation = {run.path for run in make_part("schedule-ablation", PAPER).runs(tmp_path)}
+    assert len(ablation & paths[2]) == 2 * 5  # never and 011
+    places = dataclasses.replace(PAPER, places={"data_dir": "elsewhere", "gpus": 2})
+    moved = {run.path for run in make_part("table1", places).runs(tmp_path)}
+    assert moved == paths[2]
+
+
+def test_small_scenarios_stop_at_one_training_loss():
+    for name in ("confusion", "augmentation", "batch-size"):
+        experiment = make_part(f"scenario-{name}", Choices(preset=PRESETS["small"]))
+        assert {t for (t,) in options(experiment, "target_loss")} == {0.02}
+        assert experiment.num_seeds >= 2
+
+
+def test_selects_the_beta_of_the_lowest_mean_validation_error(tmp_path):
+    grid = make_part("select-beta", Choices(preset=PRESETS["small"]))
+    errors = {"1": (9.0, 9.0), "10": (8.0, 8.5), "50": (7.0, 9.5), "100": (9.0, 7.5)}
+    rows = [
+        {"group": group, "label": label, "validation_error": error}
+        for group in ("cifar10 cnn",) for label, both in errors.items() for error in both
+    ]  # fmt: skip
+    assert selected_betas(grid, tmp_path) == {}
+    header = {"kind": "infomcr_tf experiment", "version": 1}
+    write_json(tmp_path / "results.json", {**header, "runs": rows})
+    # 8.25 three times: the smallest of equals.
+    assert selected_betas(grid, tmp_path) == {("cifar10", "cnn"): 10.0}
+
+
+def run(*arguments):
+    return command.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory):
+    out = tmp_path_factory.mktemp("scenario")
+    arguments = ("scenario-confusion", "--preset", "smoke", "--out", out, "--seeds", "1")
+    assert run(*arguments) == 0
+    return out, arguments
+
+
+def test_smoke_scenario_leaves_ordinary_runs_and_results(scenario):
+    out, _ = scenario
+    place = out / "scenario-confusion"
+    assert {path.name for path in place.iterdir()} == {
+        "results.json", "results.csv", "table.csv", "table.md", "report.html",
+        "figure.png", "figure.svg",
+    }  # fmt: skip
+    rows = json.loads((place / "results.json").read_text())["runs"]
+    assert [row["label"] for row in rows] == ["0", "25"]
+    for row in rows:
+        folder = RunFolder.load(out / "runs" / row["run"])
+        result = folder.read_result()
+        assert row["test_error"] == 100 * result["test"]["error"]
+        assert row["gap"] == pytest.approx(row["test_error"] - row["train_error"])
+        assert folder.config.confusion_size == int(row["label"])
+        last = folder.history_path.read_text().splitlines()[-1]
+        assert int(last.split(",")[0]) == row["epochs"]
+        for name in ("gamma_hat", "gamma_hat_equalized", "robustness", "pac_bayes_flatness"):
+            assert isinstance(row[name], float)
+        assert row["distance_from_initialization"] < row["parameter_norm"]
+
+
+def test_the_same_command_computes_nothing_again(scenario, monkeypatch):
+    out, arguments = scenario
+    files = [path for part in ("runs", "measurements") for path in (out / part).rglob("*.*")]
+    before = {path: path.stat().st_mtime_ns for path in files}
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("computed again")
+
+    for name in ("runner.TrainingRun", "measure.characterize", "measure.compute_yardsticks"):
+        monkeypatch.setattr(f"infomcr_tf.experiments.{name}", refuse)
+    assert run(*arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+
+
+def test_a_failed_run_is_reported_and_tried_again(scenario, monkeypatch, capsys):
+    out, arguments = scenario
+    measurements = sorted((out / "measurements").iterdir())[0]
+    kept = measurements.rename(out / "kept")
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("infomcr_tf.experiments.measure.characterize", fail)
+        assert run(*arguments) == 1
+    captured = capsys.readouterr()
+    assert "FAILED: RuntimeError: out of memory" in captured.out
+    assert "1 run(s) failed" in captured.err
+    content = json.loads((out / "scenario-confusion" / "results.json").read_text())
+    assert len(content["runs"]) == len(content["failures"]) == 1
+    for path in measurements.iterdir():
+        path.unlink()
+    measurements.rmdir()
+    kept.rename(measurements)
+    assert run(*arguments) == 0
+    content = json.loads((out / "scenario-confusion" / "results.json").read_text())
+    assert (len(content["runs"]), content["failures"]) == (2, {})
+
+
+def test_dry_run_prints_the_plan_and_measures_each_step_once(tmp_path, capsys, monkeypatch):
+    measured = []
+
+    def measure(config, shape, classes, regularized):
+        measured.append((config.model, shape, config.batch_size, regularized))
+        return 2.0 if regularized else 1.0
+
+    monkeypatch.setattr("infomcr_tf.experiments.timing._measure", measure)
+    arguments = ("table1", "--preset", "smoke", "--out", tmp_path, "--dry-run")
+    assert run(*arguments) == run(*arguments) == 0
+    assert sorted(measured) == [("cnn", (8, 8, 1), 20, False), ("cnn", (8, 8, 1), 20, True)]
+    text = capsys.readouterr().out
+    # 100 images are 5 steps of 20, 8 epochs; plain 40 s a run, and after the first drop twice that.
+    assert re.search(r"digits cnn without +2 run\(s\) of at most 8 epochs, 40 steps: 1.3 min", text)
+    assert re.search(r"digits cnn with .*: 2.0 min", text)
+    assert "0 of 2 runs are complete" in text or "0 of 4 runs are complete" in text
+    assert {path.name for path in tmp_path.iterdir()} == {"step_times.json"}
+
+
+def test_a_step_is_timed_for_real(tmp_path):
+    config = CifarConfig(dataset="digits", model="cnn", batch_size=16, num_sub_batches=4)
+    times = StepTimes(tmp_path / "times.json", progress=False)
+    ratio = times.ratio(config)
+    assert ratio > 0
+    assert StepTimes(tmp_path / "times.json").ratio(config) == ratio
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("table4", "--preset", "smoke"), "`NAME` should be one of .*'table4'"),
+        (("table1", "--preset", "smol"), "`--preset` .*Did you mean 'smoke'"),
+        (("table1", "--preset", "smoke", "--engine", "rey"), "Did you mean 'ray'"),
+        (("table1", "--preset", "smoke", "--seeds", "0"), "`--seeds` should be positive"),
+        (("table1", "--preset", "smoke", "--beta", "-1"), "`--beta` should be"),
+        (("table1",), "--preset"),
+        (("table1", "--preset", "smoke", "--dry"), "unknown argument '--dry'.*--dry-run"),
+    ],
+)
+def test_mistakes_are_one_line_before_any_work(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(*arguments, "--out", tmp_path / "out")
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_is_quiet(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-m", "infomcr_tf.experiments", "--help"],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(name in done.stdout for name in ("scenario-confusion", "--dry-run", "smoke"))
