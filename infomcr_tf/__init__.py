@@ -3,7 +3,8 @@
 TensorFlow/Keras implementation of Jia & Su, "Information-Theoretic Local Minima Characterization
 and Regularization" (ICML 2020).
 
-- Training: `FisherRegularizedModel`, `BetaSchedule`, `fisher_penalty`.
+- Training: `FisherRegularizedModel`, `BetaSchedule`, `fisher_penalty`, `check_alpha`; to compare
+  with, `SharpnessAwareModel`.
 - Measuring: `characterize`, `MinimumReport`, `CharacterizeCallback`.
 - Theory: `generalization_bound`, `fisher_information_approximation`, `gamma_from_gamma_hat`.
 - The paper's networks and data: `models`, `data`.
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
         gamma_from_gamma_hat,
         generalization_bound,
     )
-    from infomcr_tf.regularizer import BetaSchedule, FisherRegularizedModel, fisher_penalty
+    from infomcr_tf.regularizer import (
+        BetaSchedule,
+        FisherRegularizedModel,
+        SharpnessAwareModel,
+        check_alpha,
+        fisher_penalty,
+    )
 
 __version__ = "0.1.0"
 
@@ -31,7 +38,9 @@ __all__ = [
     "CharacterizeCallback",
     "FisherRegularizedModel",
     "MinimumReport",
+    "SharpnessAwareModel",
     "characterize",
+    "check_alpha",
     "data",
     "fisher_information_approximation",
     "fisher_penalty",
@@ -49,7 +58,13 @@ _PACKAGES = {
         "gamma_from_gamma_hat",
         "generalization_bound",
     ),
-    "regularizer": ("BetaSchedule", "FisherRegularizedModel", "fisher_penalty"),
+    "regularizer": (
+        "BetaSchedule",
+        "FisherRegularizedModel",
+        "SharpnessAwareModel",
+        "check_alpha",
+        "fisher_penalty",
+    ),
 }
 
 

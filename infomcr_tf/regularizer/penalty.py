@@ -90,6 +90,7 @@ def sub_batch_penalty(
     if perturbation.estimator == "hessian_vector":
         return _hessian_vector(loss, weights, perturbation.size, *args)
     value, g, evaluation = loss.value_and_gradient(weights, *args)
+    g = [tf.stop_gradient(one) for one in g]  # line 5 of Algorithm 1
     square = squared_norm(g)
     step = tf.constant(perturbation.sign * perturbation.size, square.dtype)
     if perturbation.normalized:
