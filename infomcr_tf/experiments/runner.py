@@ -18,7 +18,7 @@ from infomcr_tf.experiments.paper_values import STEP_MILLISECONDS
 from infomcr_tf.experiments.plan import Choices, make_part, part_names
 from infomcr_tf.experiments.report import write_report
 from infomcr_tf.experiments.results import Results, load_rows, together
-from infomcr_tf.experiments.timing import StepTimes, describe_plan
+from infomcr_tf.experiments.timing import StepTimes, describe_plan, total
 from infomcr_tf.training import TrainingRun
 
 
@@ -30,12 +30,16 @@ def print_plan(name: str, choices: Choices, out: Path) -> None:
         OSError: if `out` cannot be written to.
     """
     times = StepTimes(out / "step_times.json")
+    remaining = {}
     for experiment in _parts(name, choices, out):
         runs = experiment.runs(out)
         estimates = [times.estimate(run) for run in runs]
-        done = sum(run.is_complete for run in runs)
+        todo = [(r, e) for r, e in zip(runs, estimates, strict=True) if not r.is_complete]
+        remaining |= {run.path: estimate for run, estimate in todo}
+        done = len(runs) - len(todo)
         print(f"{experiment.name}: {experiment.title}; {done} of {len(runs)} runs are complete")
         print(describe_plan(runs, estimates))
+    print(f"to do: {total(list(remaining.values()))}")
 
 
 def run_experiment(name: str, choices: Choices, out: Path, engine: Engine) -> int:

@@ -92,7 +92,7 @@ class StepTimes:
 
 
 def describe_plan(runs: Sequence[Run], estimates: Sequence[Estimate]) -> str:
-    """The plan as text: a line per setting, and the sum."""
+    """The plan as text: a line per setting."""
     lines = []
     settings = {run.setting.title: run.setting for run in runs}
     for title, setting in settings.items():
@@ -101,11 +101,16 @@ def describe_plan(runs: Sequence[Run], estimates: Sequence[Estimate]) -> str:
             f"  {title:40s} {len(own)} run(s) of at most {own[0].epochs} epochs, "
             f"{own[0].steps} steps: {_duration(sum(e.seconds for e in own))}"
         )
-    total = sum(e.seconds for e in estimates)
-    lines.append(
-        f"  {len(runs)} runs, at most {_duration(total)} of training steps on this machine"
-    )
     return "\n".join(lines)
+
+
+def total(estimates: Sequence[Estimate]) -> str:
+    """Number and length of runs, as text."""
+    seconds = sum(estimate.seconds for estimate in estimates)
+    return (
+        f"{len(estimates)} different runs, at most {_duration(seconds)} of training steps on this "
+        "machine as it is now"
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -200,6 +200,31 @@ def test_a_failed_run_is_reported_and_tried_again(scenario, monkeypatch, capsys)
     assert (len(content["runs"]), content["failures"]) == (2, {})
 
 
+def test_an_interrupt_says_how_to_go_on(scenario, monkeypatch, capsys):
+    _, arguments = scenario
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("infomcr_tf.experiments.runner.measure", interrupt)
+    assert run(*arguments) == 130
+    assert "the same command goes on where it stopped" in capsys.readouterr().out
+
+
+def test_commands_of_the_documentation_are_accepted(root_dir):
+    commands = []
+    for file in (root_dir / "README.md", *sorted((root_dir / "docs").rglob("*.md"))):
+        text = file.read_text().replace("\\\n", " ")
+        commands += re.findall(r"^ *python -m infomcr_tf\.experiments ([^\n#`|]*)", text, re.M)
+    assert commands
+    for flags in commands:
+        if flags.startswith("NAME "):
+            continue
+        parsed = command._parser().parse_args(flags.split())
+        assert parsed.name in NAMES
+        assert parsed.preset in PRESETS
+
+
 def test_dry_run_prints_the_plan_and_measures_each_step_once(tmp_path, capsys, monkeypatch):
     measured = []
 
@@ -216,6 +241,9 @@ def test_dry_run_prints_the_plan_and_measures_each_step_once(tmp_path, capsys, m
     assert re.search(r"digits cnn without +2 run\(s\) of at most 8 epochs, 40 steps: 1.3 min", text)
     assert re.search(r"digits cnn with .*: 2.0 min", text)
     assert "0 of 2 runs are complete" in text or "0 of 4 runs are complete" in text
+    # Two seeds: of two betas while one is selected, of that one on all images, and of none. 6
+    # regularised runs of 60 s and 2 plain ones of 40 s.
+    assert text.count("to do: 8 different runs, at most 7.3 min of training steps") == 2
     assert {path.name for path in tmp_path.iterdir()} == {"step_times.json"}
 
 
