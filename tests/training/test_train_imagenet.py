@@ -2,12 +2,11 @@
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import re
 import shutil
-from pathlib import Path
 
+import imagenet_files
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,12 +16,6 @@ import train_imagenet
 from infomcr_tf.data import imagenet
 from infomcr_tf.training import ImageNetConfig, RunFolder, TrainingRun, load_data
 from infomcr_tf.training.options import flag
-
-_spec = importlib.util.spec_from_file_location(
-    "imagenet_files", Path(__file__).parents[1] / "data" / "imagenet" / "conftest.py"
-)
-imagenet_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(imagenet_files)
 
 SMALL = [
     "--model", "cnn", "--image-size", "20", "--crop-size", "16", "--batch-size", "4",
