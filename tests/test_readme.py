@@ -38,6 +38,8 @@ def test_commands_have_flags_that_exist(root_dir, monkeypatch):
     scripts = {"train_cifar": train_cifar.main, "characterize": characterize.main}
     for file in (root_dir / "README.md", *sorted((root_dir / "docs").rglob("*.md"))):
         text = file.read_text().replace("\\\n", " ")
+        for variable, value in re.findall(r'^ *(\w+)="([^"]*)"$', text, re.MULTILINE):
+            text = text.replace(f"${variable}", value)
         for name, flags in re.findall(r"python (train_cifar|characterize)\.py ([^\n#`|]*)", text):
             try:
                 scripts[name](flags.replace("…", "").split())
