@@ -2,7 +2,8 @@
 
 In one process: the ordinary gradient of the mean loss of N' examples and the Gram matrix by each
 method are timed in turn, round after round, on the same examples; a ratio is the median of a
-method's times over the median of the ordinary gradient's. `--growth` also times "auto" from 25 to
+method's times over the median of the ordinary gradient's, of wall time and of processor time (which
+other work on the machine disturbs less). `--growth` also times "auto" from 25 to
 400 examples. `--memory MODEL SIDE` measures one Gram matrix of images of SIDE x SIDE in a process
 of its own, with the peak resident memory. Prints JSON with the environment.
 
@@ -79,40 +80,44 @@ def measure(name, arguments):
     for method in arguments.methods:
         work[method] = GradientEngine(model, method=method).gram
     x, y = examples(arguments.examples)
-    first = {key: seconds(function, x, y) for key, function in work.items()}
-    times = rounds(work, x, y, arguments.rounds)
+    first = {key: seconds(function, x, y)[0] for key, function in work.items()}
+    medians = rounds(work, x, y, arguments.rounds)
     result = {
         key: {
             "first_result_s": round(first[key], 2),
-            "median_s": round(statistics.median(times[key]), 4),
-            "ratio": round(statistics.median(times[key]) / statistics.median(times["gradient"]), 2),
+            "median_s": round(medians[key][0], 4),
+            "ratio": round(medians[key][0] / medians["gradient"][0], 2),
+            "processor_ratio": round(medians[key][1] / medians["gradient"][1], 2),
         }
         for key in work
     }
     if arguments.growth:
-        result["growth_s"] = {}
+        result["growth_wall_and_processor_s"] = {}
         for n in GROWTH:
             some = {"auto": GradientEngine(model).gram}
             rounds(some, *examples(n), 1)
             measured = rounds(some, *examples(n), arguments.rounds)
-            result["growth_s"][n] = round(statistics.median(measured["auto"]), 3)
+            result["growth_wall_and_processor_s"][n] = [round(s, 3) for s in measured["auto"]]
     return result
 
 
 def rounds(work, x, y, count):
-    """Times of each function, taken in turn."""
+    """Median wall and processor times of each function, taken in turn."""
     times = {key: [] for key in work}
     for _ in range(count):
         for key, function in work.items():
             times[key].append(seconds(function, x, y))
-    return times
+    return {
+        key: [statistics.median(t) for t in zip(*taken, strict=True)]
+        for key, taken in times.items()
+    }
 
 
 def seconds(function, *arguments):
-    """Wall time of one call."""
-    start = time.perf_counter()
+    """Wall time of one call, and processor time of all threads."""
+    wall, processor = time.perf_counter(), time.process_time()
     function(*arguments)
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - processor
 
 
 def memory(name, side, arguments):
@@ -123,7 +128,7 @@ def memory(name, side, arguments):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     x, y = examples(arguments.examples, side, num_classes)
     engine = GradientEngine(model)
-    taken = seconds(engine.gram, x, y)
+    taken, _ = seconds(engine.gram, x, y)
     return {
         "model": name,
         "side": side,

@@ -105,6 +105,7 @@ def _partial_products(rows: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     dtype = tf.float64 if rows.dtype == tf.float64 else dtype
     count = -(-width // _PARTIAL)
     length = -(-width // count)
-    rows = tf.pad(rows, [(0, 0), (0, count * length - width)])
+    if count * length > width:
+        rows = tf.pad(rows, [(0, 0), (0, count * length - width)])
     rows = tf.transpose(tf.reshape(tf.cast(rows, dtype), [n, count, length]), [1, 0, 2])
     return tf.reduce_sum(tf.cast(tf.matmul(rows, rows, transpose_b=True), tf.float64), axis=0)

@@ -7,7 +7,7 @@ $\hat J$ and the logarithms of their lengths: $\ln|\xi| = 2 \sum_j \ln\|J_j\| +
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -18,7 +18,7 @@ from infomcr_tf.characterization.blocks import Block, inner_products
 from infomcr_tf.characterization.examples import check_examples, take
 from infomcr_tf.characterization.head import Head, HeadOutput
 from infomcr_tf.characterization.network import Network, check_logits
-from infomcr_tf.characterization.plan import METHODS, Plan
+from infomcr_tf.characterization.plan import METHODS, Pass, Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,21 +151,32 @@ class GradientEngine:
             ValueError: if the examples do not fit the model, see `check_examples`.
         """
         x, y = check_examples(self._network.model, x, y)
-        gram = self._assemble(*self._products(x, y, tf.float32))
+        x, y, passes = self._prepare(x, y)
+        results = (self._run(part, x, y) for part in passes)
+        if len(passes) == 1:  # what fits into the memory need not be computed again
+            results = list(results)
+        gram = self._assemble(*self._products(results, tf.float32))
         # Products in float32 move eigenvalues by at most about sqrt(n) roundings.
         n = len(gram.cosines)
         if n and gram.eigenvalues[0] < 1000 * np.sqrt(n) * np.finfo(np.float32).eps:
-            gram = self._assemble(*self._products(x, y, tf.float64))
+            if len(passes) > 1:
+                results = (self._run(part, x, y) for part in passes)
+            gram = self._assemble(*self._products(results, tf.float64))
         return gram
 
-    def _products(self, x: Any, y: np.ndarray, dtype: tf.DType) -> tuple[HeadOutput, np.ndarray]:
+    def _products(
+        self, results: Iterable[tuple[HeadOutput, dict[int, Block]]], dtype: tf.DType
+    ) -> tuple[HeadOutput, np.ndarray]:
         heads, products = [], []
-        for head, blocks in self._passes(x, y):
+        for head, blocks in results:
             heads.append(head)
             with tf.device(self._device):
                 products.append(inner_products(list(blocks.values()), dtype).numpy())
+        products = np.sum(products, axis=0)
+        if not np.isfinite(products).all():
+            raise ValueError("`model` has NaN or infinite gradients on these examples.")
         # Every pass has the same head.
-        return heads[0], np.sum(products, axis=0)
+        return heads[0], products
 
     def _assemble(self, head: HeadOutput, products: np.ndarray) -> GramMatrix:
         lengths = np.sqrt(np.diag(products))
@@ -192,16 +203,18 @@ class GradientEngine:
         """
         x, y = check_examples(self._network.model, x, y)
         offsets = np.concatenate([[0], np.cumsum(self._network.sizes)])
-        for head, blocks in self._passes(x, y):
+        x, y, passes = self._prepare(x, y)
+        for part in passes:
+            head, blocks = self._run(part, x, y)
             for index, block in blocks.items():
                 start = offsets[index]
-                for part in block.slices():
-                    stop = start + part.shape[1]
-                    yield slice(start, stop), part.numpy()[head.kept], head.log_norms[head.kept]
+                for columns in block.slices():
+                    stop = start + columns.shape[1]
+                    yield slice(start, stop), columns.numpy()[head.kept], head.log_norms[head.kept]
                     start = stop
 
-    def _passes(self, x: Any, y: np.ndarray) -> Iterator[tuple[HeadOutput, dict[int, Block]]]:
-        """Yields the head's output and the blocks of some variables, for all examples."""
+    def _prepare(self, x: Any, y: np.ndarray) -> tuple[Any, tf.Tensor, list[Pass]]:
+        """The examples as tensors, and the passes over them."""
         with tf.device(self._device):
             x = keras.tree.map_structure(tf.convert_to_tensor, x)
             y = tf.constant(y)
@@ -209,16 +222,18 @@ class GradientEngine:
                 two = take(x, slice(0, 2))
                 check_logits(self._network.logits(two))
                 self._plan = Plan(self._network, self._head, x=two, **self._settings)
-            passes = self._plan.passes(x, y)
-        for function, chunk_size in passes:
-            with tf.device(self._device):
-                chunks = [slice(i, i + chunk_size) for i in range(0, len(y), chunk_size)]
-                results = [function(take(x, chunk), y[chunk]) for chunk in chunks]
-                head, blocks = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)
-            head = HeadOutput(*(part.numpy() for part in head))
-            if not np.isfinite(head.losses).all():
-                raise ValueError("`model` gives NaN or infinite logits on these examples.")
-            yield head, blocks
+            return x, y, self._plan.passes(x, y)
+
+    def _run(self, part: Pass, x: Any, y: tf.Tensor) -> tuple[HeadOutput, dict[int, Block]]:
+        """The head's output and the blocks of the variables of one pass, for all examples."""
+        with tf.device(self._device):
+            chunks = [slice(i, i + part.chunk_size) for i in range(0, len(y), part.chunk_size)]
+            results = [part.function(take(x, chunk), y[chunk]) for chunk in chunks]
+            head, blocks = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)
+        head = HeadOutput(*(values.numpy() for values in head))
+        if not np.isfinite(head.losses).all():
+            raise ValueError("`model` gives NaN or infinite logits on these examples.")
+        return head, blocks
 
 
 def gram_matrix(model: keras.Model, x: Any, y: Any, **settings: Any) -> np.ndarray:
