@@ -41,8 +41,7 @@ class Setting:
     @property
     def factors(self) -> dict[str, Any]:
         """The options that make it what it is; two runs with equal ones differ in the seed."""
-        values = dataclasses.asdict(self.config)
-        return {name: value for name, value in values.items() if name not in _PLACES}
+        return identity(self.config)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,9 +105,14 @@ class Experiment:
         ]
 
 
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """The options that make a run what it is, without its seed and where it lies."""
+    values = dataclasses.asdict(config)
+    return {name: value for name, value in values.items() if name not in _PLACES}
+
+
 def _with_seed(config: TrainConfig, seed: int, root: Path) -> TrainConfig:
-    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in _PLACES}
-    text = json.dumps(values, sort_keys=True).encode()
+    text = json.dumps(identity(config), sort_keys=True).encode()
     digest = hashlib.blake2b(text, digest_size=4).hexdigest()
     name = f"{config.default_name}-{config.model}-{config.regularize}-{digest}-seed{seed}"
     return dataclasses.replace(config, seed=seed, run_dir=str(root / name))

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -48,12 +49,18 @@ document.querySelectorAll("th button").forEach(button => button.addEventListener
 _RUN_COLUMNS = ("run", "group", "label", "seed")
 
 
-def write_report(results: Results, figures: Mapping[str, Figure], path: Path) -> None:
+def write_report(
+    results: Results,
+    figures: Mapping[str, Figure],
+    options: Mapping[str, Mapping[str, Any]],
+    path: Path,
+) -> None:
     """Writes the page.
 
     Args:
         results: what was found.
         figures: name -> figure, set inline.
+        options: title of a setting -> all options of its runs, with the recipe's values.
         path: of the page, replaced as a whole.
     """
     title = html.escape(results.experiment.title)
@@ -77,7 +84,7 @@ def write_report(results: Results, figures: Mapping[str, Figure], path: Path) ->
     if results.failures:
         failed = [["run", "reason"], *([name, why] for name, why in results.failures.items())]
         parts += ["<h2>Failed runs</h2>", _table(failed, cell_class="failed")]
-    parts += ["<h2>Settings of the runs</h2>", *_settings(results)]
+    parts += ["<h2>Settings of the runs</h2>", *_settings(results, options)]
     parts.append(f"<script>{_SCRIPT}</script></body></html>")
     with replacing(path) as temporary:
         temporary.write_text("\n".join(parts) + "\n", encoding="utf-8")
@@ -112,15 +119,13 @@ def _text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _settings(results: Results) -> list[str]:
-    """All options of each setting; the seeds are in the table of the runs."""
-    blocks = []
-    for setting in results.experiment.settings:
-        lines = (f"{name} = {value}" for name, value in setting.factors.items())
-        text = html.escape("\n".join(lines))
-        name = html.escape(setting.title)
-        blocks.append(f"<details><summary>{name}</summary><pre>{text}</pre></details>")
-    for view, arguments in results.experiment.views.items():
-        lines = html.escape("\n".join(f"{name} = {value}" for name, value in arguments.items()))
-        blocks.append(f"<details><summary>measured: {view}</summary><pre>{lines}</pre></details>")
-    return blocks
+def _settings(results: Results, options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """All options of each setting, whose runs differ in the seed, and of each measurement."""
+    blocks = [*options.items()]
+    blocks += [(f"measured: {view}", own) for view, own in results.experiment.views.items()]
+    return [
+        f"<details><summary>{html.escape(title)}</summary><pre>"
+        + html.escape("\n".join(f"{name} = {value}" for name, value in values.items()))
+        + "</pre></details>"
+        for title, values in blocks
+    ]

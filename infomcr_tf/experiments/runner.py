@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from infomcr_tf.experiments.engines import Engine
-from infomcr_tf.experiments.experiment import Experiment, Run
+from infomcr_tf.experiments.experiment import Experiment, Run, identity
 from infomcr_tf.experiments.figures import draw_figures, save_figures
 from infomcr_tf.experiments.measure import measure
 from infomcr_tf.experiments.paper_values import STEP_MILLISECONDS
@@ -19,7 +19,7 @@ from infomcr_tf.experiments.plan import Choices, make_part, part_names
 from infomcr_tf.experiments.report import write_report
 from infomcr_tf.experiments.results import Results, load_rows, together
 from infomcr_tf.experiments.timing import StepTimes, describe_plan, total
-from infomcr_tf.training import TrainingRun
+from infomcr_tf.training import RunFolder, TrainingRun
 
 
 def print_plan(name: str, choices: Choices, out: Path) -> None:
@@ -129,7 +129,11 @@ def _publish(results: Results, out: Path) -> None:
     results.save(place)
     figures = draw_figures(results)
     save_figures(figures, place)
-    write_report(results, figures, place / "report.html")
+    options: dict[str, dict[str, Any]] = {}
+    for row in results.rows:
+        config = RunFolder.load(out / "runs" / row["run"]).config
+        options.setdefault(f"{row['group']} {row['label']}".strip(), identity(config))
+    write_report(results, figures, options, place / "report.html")
     print(f"{results.markdown()}\nwritten to {place}: report.html, table.md, results.json, ...")
 
 

@@ -148,6 +148,7 @@ def test_smoke_scenario_leaves_ordinary_runs_and_results(scenario):
     }  # fmt: skip
     rows = json.loads((place / "results.json").read_text())["runs"]
     assert [row["label"] for row in rows] == ["0", "25"]
+    report = (place / "report.html").read_text()
     for row in rows:
         folder = RunFolder.load(out / "runs" / row["run"])
         result = folder.read_result()
@@ -158,6 +159,8 @@ def test_smoke_scenario_leaves_ordinary_runs_and_results(scenario):
         assert int(last.split(",")[0]) == row["epochs"]
         for name in ("gamma_hat", "gamma_hat_equalized", "robustness", "pac_bayes_flatness"):
             assert isinstance(row[name], float)
+        # The recipe's value, which the preset leaves open.
+        assert f"learning_rate = {folder.config.learning_rate}" in report
         assert row["distance_from_initialization"] < row["parameter_norm"]
 
 

@@ -133,14 +133,16 @@ class Page(html.parser.HTMLParser):
 
 
 def test_report_is_one_file_with_figures_tables_and_settings(results, tmp_path):
-    write_report(results, draw_figures(results), tmp_path / "report.html")
+    options = {"10": {"confusion_size": 10, "note": "<b>"}}
+    write_report(results, draw_figures(results), options, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
     assert page.loads == []
     assert page.tags.count("svg") == 2
     assert page.tags.count("table") == 4  # means, ranks, runs, failures
     assert "A &lt;title&gt;" in text and "<no>" not in text
-    assert "confusion_size = 10" in text
+    assert "confusion_size = 10\nnote = &lt;b&gt;" in text
+    assert "num_trials = 3" in text
     assert all(row["run"] in text for row in results.rows)
 
 
