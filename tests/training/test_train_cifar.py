@@ -24,7 +24,7 @@ VALUES = {
     "weight_decay": 0.125, "momentum": 0.75, "nesterov": False, "label_smoothing": 0.0625,
     "regularize": "011", "alpha": 0.5, "beta": 2.5, "num_sub_batches": 6, "data_term": "batch",
     "seed": 17, "gpus": 0, "virtual_devices": 2, "estimator": "hessian_vector",
-    "allow_tf32": True, "mixed_precision": True, "jit_compile": True,
+    "allow_tf32": True, "mixed_precision": True, "jit_compile": True, "target_loss": 0.5,
 }  # fmt: skip
 
 
