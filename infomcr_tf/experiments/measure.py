@@ -134,7 +134,8 @@ def _columns(reports: Mapping[str, MinimumReport]) -> dict[str, Any]:
         "equalized_excluded": equalized.num_excluded
         / (equalized.num_trials * equalized.num_samples),
     }
-    row |= {name: getattr(raw, name) for name in _RAW_METRICS}
+    found = {name: getattr(raw, name) for name in _RAW_METRICS}
+    row |= {name: value for name, value in found.items() if value is not None}
     if "authors" in reports:
         row["gamma_hat_authors"] = reports["authors"].gamma_hat
         row["log_singular_value_sum"] = reports["authors"].log_singular_value_sum

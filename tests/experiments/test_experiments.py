@@ -66,6 +66,7 @@ def test_paper_tables_train_with_the_networks_own_recipes():
     table2 = make_part("table2", PAPER)
     assert table2.num_seeds == 3
     assert all(isinstance(s.config, ImageNetConfig) for s in table2.settings)
+    assert "robustness" not in table2.views["raw"]["metrics"]
     stages = make_part("schedule-ablation", PAPER)
     assert [s.label for s in stages.settings] == ["never", "111", "011", "001", "100", "010"]
     assert {"111", "after-first-drop", "001", "100", "010"} <= {
