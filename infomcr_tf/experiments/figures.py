@@ -92,7 +92,8 @@ def _band(
         stds.append(std if math.isfinite(std) else 0.0)
     positions = np.arange(len(labels))
     mean, std = np.array(means), np.array(stds)
-    axis.plot(positions, mean, "o-", color=color, markersize=3)
+    style = "o-" if color == _METRIC_COLOR else "o--"
+    axis.plot(positions, mean, style, color=color, markersize=3)
     axis.fill_between(positions, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
 
 

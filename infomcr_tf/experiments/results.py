@@ -191,13 +191,12 @@ def load_rows(place: Path) -> list[dict[str, Any]]:
 
 
 def together(parts: Sequence[Results]) -> Results:
-    """The runs of several experiments as one, each run once; groups are the experiments."""
-    settings, rows, failures = [], {}, {}
+    """Several experiments as one, whose groups they are."""
+    settings, rows, failures = [], [], {}
     for part in parts:
         name = part.experiment.name
         settings += [dataclasses.replace(each, group=name) for each in part.experiment.settings]
-        for row in part.rows:
-            rows.setdefault(row["run"], {**row, "group": name})
+        rows += [{**row, "group": name} for row in part.rows]
         failures |= part.failures
     experiment = dataclasses.replace(
         parts[0].experiment,
@@ -206,13 +205,14 @@ def together(parts: Sequence[Results]) -> Results:
         variable="setting",
         settings=tuple(settings),
     )
-    return Results.collect(experiment, list(rows.values()), failures)
+    return Results.collect(experiment, rows, failures)
 
 
 def rank_metrics(
     rows: Sequence[Mapping[str, Any]], experiment: Experiment
 ) -> dict[tuple[str, str], RankCorrelation]:
     """Rank correlations of each metric that all runs have; none for fewer than three runs."""
+    rows = _different(rows)
     if len(rows) < 3 or not experiment.views:
         return {}
     settings = {(setting.group, setting.label): setting for setting in experiment.settings}
@@ -237,8 +237,14 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
         return float(np.mean(array)), float(spread)
 
 
+def _different(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Each run once, though several experiments have it."""
+    return list({row["run"]: row for row in rows}.values())
+
+
 def _remarks(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader must know before comparing the rows."""
+    rows = _different(rows)
     remarks = []
     late = [row["run"] for row in rows if row.get("reached_target") is False]
     if late:

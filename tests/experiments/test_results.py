@@ -146,10 +146,11 @@ def test_report_is_one_file_with_figures_tables_and_settings(results, tmp_path):
     assert all(row["run"] in text for row in results.rows)
 
 
-def test_experiments_together_hold_each_run_once():
+def test_experiments_together_rank_each_run_once():
     first = Results.collect(experiment("a"), rows(), {})
     second = Results.collect(experiment("b"), [rows()[0], {**rows()[1], "run": "other"}], {})
     both = together([first, second])
-    assert [row["run"] for row in both.rows] == [*(r["run"] for r in rows()), "other"]
-    assert [row["group"] for row in both.rows] == ["a"] * 4 + ["b"]
+    assert [(line["setting"], line["runs"]) for line in both.summary()] == [
+        ("a 0", 2), ("a 10", 2), ("b 0", 2), ("b 10", 0),
+    ]  # fmt: skip
     assert both.ranks["gamma_hat", "test_error"].num_runs == 5
