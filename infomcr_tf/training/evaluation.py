@@ -1,5 +1,6 @@
 """Loss and errors of a model on un-augmented images."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,9 @@ from infomcr_tf.training.workers import Workers
 
 def logits_function(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function from a batch of images to `model`'s outputs in inference mode, traced once."""
-    signature = [tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)]
-    return tf.function(lambda images: model(images, training=False), input_signature=signature)
+    images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+    in_inference_mode = functools.partial(model, training=False)
+    return tf.function(in_inference_mode, autograph=False).get_concrete_function(images)
 
 
 def evaluate(

@@ -163,6 +163,38 @@ def test_several_devices_see_the_same_batches(small_config, tmp_path):
     assert two.folder.config.virtual_devices == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("regularize", ["never", "always"])
+def test_xla_gives_the_same_weights(small_config, tmp_path, regularize):
+    settings = {"epochs": 2, "regularize": regularize, "alpha": 1e-2, "learning_rate": 1e-3}
+    runs = [
+        TrainingRun(small_config(**settings, jit_compile=jit, run_dir=str(tmp_path / str(jit))))
+        for jit in (False, True)
+    ]
+    for run in runs:
+        run.run(verbose=0)
+    weights = [run.folder.load_model().get_weights() for run in runs]
+    for first, second in zip(*weights, strict=True):
+        # float32 sums in another order, over 6 steps
+        np.testing.assert_allclose(second, first, rtol=1e-5, atol=1e-5 * np.abs(first).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regularize", ["never", "always"])
+def test_mixed_precision_trains_float32_weights(small_config, tmp_path, regularize):
+    settings = {"epochs": 2, "regularize": regularize, "learning_rate": 1e-3}
+    settings |= {"estimator": "hessian_vector"}
+    runs = [
+        TrainingRun(small_config(**settings, mixed_precision=m, run_dir=str(tmp_path / str(m))))
+        for m in (False, True)
+    ]
+    results = [run.run(verbose=0) for run in runs]
+    assert all(w.dtype == np.float32 for w in runs[1].folder.load_model().get_weights())
+    assert results[1]["train"] != results[0]["train"]
+    # bfloat16 keeps 8 bits
+    assert results[1]["train"]["loss"] == pytest.approx(results[0]["train"]["loss"], rel=2**-8)
+
+
 class TestBadFolders:
     def test_another_run_is_named(self, finished, small_config):
         run, _ = finished

@@ -7,7 +7,7 @@ CACHE_DIR/SOURCE-SIZE-FINGERPRINT/
 
 Images are resized to a square (Appendix E resizes, it does not crop) with an antialiased triangle
 filter and stored as JPEG of quality 95 without chroma subsampling: a third of PNG's size, decoded
-twice as fast (docs/imagenet.md), and a crop is decoded without the rest.
+faster (docs/imagenet.md), and a crop is decoded without the rest.
 """
 
 from __future__ import annotations
