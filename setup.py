@@ -31,6 +31,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20"],
+        "ray": ["ray>=2.60"],  # experiments on many machines
         "test": TEST,
         "dev": [*TEST, "ruff>=0.6", "build>=1.2"],
     },
