@@ -1,10 +1,12 @@
 """Files that are written whole or not at all; JSON that holds non-finite numbers."""
 
 import contextlib
+import csv
+import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,24 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes `rows` to `path`, whole or not at all.
+
+    The header has the names of all rows, in the order of their first appearance; a row without one
+    has an empty cell.
+
+    Raises:
+        OSError: where the folder cannot be written to.
+    """
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:

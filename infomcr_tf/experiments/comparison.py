@@ -1,8 +1,6 @@
 """`compare`: characterises several minima and puts them side by side."""
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from infomcr_tf.characterization import PROTOCOLS, MinimumReport, characterize
 from infomcr_tf.experiments.comparison_plot import plot_comparison
 from infomcr_tf.experiments.minimum import Minimum
 from infomcr_tf.experiments.training_plot import plot_training
-from infomcr_tf.storage import replacing, write_json
+from infomcr_tf.storage import write_csv, write_json
 from infomcr_tf.training.options import Options, option
 
 _SAMPLES = "samples and metrics (sections 5.3 and 7.1, appendix D)"
@@ -156,7 +154,7 @@ def compare(
         ],
     }
     write_json(out / "comparison.json", content)
-    _write_csv(out / "comparison.csv", rows)
+    write_csv(out / "comparison.csv", rows)
     plot_comparison(minima, reports, out / "comparison.png")
     plot_training(minima, out / "training.png")
     for i in range(len(minima)):
@@ -186,16 +184,6 @@ def _spread(report: MinimumReport, name: str) -> float:
         return report.robustness_std
     with np.errstate(invalid="ignore"):
         return float(np.std(report.trials[name]))
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

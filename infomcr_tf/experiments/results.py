@@ -1,8 +1,6 @@
 """From one row per run to means over seeds, rank correlations and tables."""
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from infomcr_tf.experiments.experiment import Experiment
 from infomcr_tf.experiments.ranking import RankCorrelation, rank_correlation
 from infomcr_tf.experiments.yardsticks import YARDSTICKS
-from infomcr_tf.storage import read_json, replacing, write_json
+from infomcr_tf.storage import read_json, replacing, write_csv, write_json
 
 _KIND = "infomcr_tf experiment"
 
@@ -175,8 +173,8 @@ class Results:
             "notes": self.notes,
         }
         write_json(place / "results.json", content)
-        _write(place / "results.csv", _csv(self.rows))
-        _write(place / "table.csv", _csv(self.summary()))
+        write_csv(place / "results.csv", self.rows)
+        write_csv(place / "table.csv", self.summary())
         _write(place / "table.md", self.markdown())
 
 
@@ -281,15 +279,6 @@ def _interval(value: float, low: float, high: float) -> str:
 def _markdown(table: Sequence[Sequence[str]]) -> list[str]:
     heading, *lines = [f"| {' | '.join(line)} |" for line in table]
     return [heading, "|" + "---|" * len(table[0]), *lines]
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,6 +1,5 @@
 """The state of a training run at the end of an epoch, so that it can go on from there."""
 
-import csv
 import io
 import json
 import zipfile
@@ -9,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from infomcr_tf.storage import replacing
+from infomcr_tf.storage import replacing, write_csv
 from infomcr_tf.training.run_folder import RunFolder
 from infomcr_tf.training.workers import Workers
 
@@ -115,14 +114,7 @@ class Checkpoint(keras.callbacks.Callback):
     def _write_history(self) -> None:
         if self._folder is None:
             return
-        # The penalty's columns may appear only later in a run: the header is of all rows.
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        with replacing(self._folder.history_path) as temporary:
-            temporary.write_text(text.getvalue(), encoding="utf-8")
+        write_csv(self._folder.history_path, self.rows)
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
