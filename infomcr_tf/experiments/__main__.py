@@ -66,6 +66,10 @@ def _parser() -> Parser:
         "--beta", type=float, metavar="FLOAT",
         help="weight of the penalty (default: selected with the presets paper and smoke, else 10)",
     )  # fmt: skip
+    add(
+        "--target-loss", type=float, metavar="FLOAT",
+        help="scenarios: stop each run at this training cross-entropy (default: the preset's)",
+    )  # fmt: skip
     add("--gpus", type=int, metavar="INT", help="GPUs for each run (default: one if there is one)")
     add("--engine", default="local", metavar="NAME", help=f"one of: {', '.join(ENGINES)}")
     add("--data-dir", metavar="DIR", help="folder of tensorflow-datasets' data sets")
@@ -91,6 +95,7 @@ def _choices(flags: object) -> Choices:
         preset=PRESETS[flags.preset],
         num_seeds=flags.seeds,
         beta=flags.beta,
+        target_loss=flags.target_loss,
         places=places,
         imagenet_places={**imagenet, "data_dir": data_dir, "gpus": flags.gpus},
     )

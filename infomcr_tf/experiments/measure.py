@@ -130,7 +130,7 @@ def _columns(reports: Mapping[str, MinimumReport]) -> dict[str, Any]:
     raw, equalized = reports["raw"], reports["equalized"]
     row = {
         "gamma_hat": raw.gamma_hat,
-        "gamma_hat_equalized": _per_sample(equalized),
+        "gamma_hat_equalized": per_sample_gamma_hat(equalized),
         "equalized_excluded": equalized.num_excluded
         / (equalized.num_trials * equalized.num_samples),
     }
@@ -142,10 +142,14 @@ def _columns(reports: Mapping[str, MinimumReport]) -> dict[str, Any]:
     return row
 
 
-def _per_sample(report: MinimumReport) -> float:
+def per_sample_gamma_hat(report: MinimumReport) -> float:
     """Mean over T of `ln|xi^t| N' / n^t`, n^t the examples that could be equalised.
 
-    Without this, a network that classifies an example wrongly would have one factor fewer.
+    Without this, a network that classifies an example wrongly would have one factor fewer. It is
+    nan where a trial has no such example, and `gamma_hat` itself without `equalize_loss`.
+
+    Args:
+        report: with gamma_hat among its metrics.
     """
     kept = report.trials["num_kept"]
     if np.any(kept == 0):

@@ -37,6 +37,7 @@ class Choices:
         preset: the size.
         num_seeds: in place of the preset's.
         beta: in place of a selected one.
+        target_loss: in place of the preset's, where the runs of the scenarios stop.
         places: options of the training scripts that say where data lies and on what to compute.
         imagenet_places: the same for ImageNet.
         selected: (data set, architecture) -> selected beta, as far as it is known; the preset's
@@ -46,6 +47,7 @@ class Choices:
     preset: Preset
     num_seeds: int | None = None
     beta: float | None = None
+    target_loss: float | None = None
     places: dict[str, Any] = dataclasses.field(default_factory=dict)
     imagenet_places: dict[str, Any] = dataclasses.field(default_factory=dict)
     selected: Mapping[tuple[str, str], float] = dataclasses.field(default_factory=dict)
@@ -126,6 +128,8 @@ def _scenario(
 ) -> Experiment:
     preset = choices.preset
     base = {**preset.scenario, **more, "regularize": "never", **choices.places}
+    if choices.target_loss is not None:
+        base["target_loss"] = choices.target_loss
     return Experiment(
         name=name,
         title=title,
@@ -290,5 +294,7 @@ def _beta(choices: Choices, dataset: str, model: str) -> float:
 
 
 def _config(choices: Choices, dataset: str, model: str, **options: Any) -> CifarConfig:
-    values = {**choices.preset.training, **options, **choices.places}
+    preset = choices.preset
+    own = preset.network_options.get(model, {})
+    values = {**preset.training, **own, **options, **choices.places}
     return CifarConfig(dataset=dataset, model=model, **values)

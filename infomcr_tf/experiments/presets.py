@@ -31,6 +31,7 @@ class Preset:
         augmentations: Scenario II.
         batch_sizes: Scenario III.
         training: options of all other runs on CIFAR; what is not here is the network's own recipe.
+        network_options: architecture -> its further options in these runs.
         imagenet: the same for Table 2.
         networks: pairs (data set, architecture) of Table 1.
         metric_networks: of Table 3.
@@ -64,6 +65,7 @@ class Preset:
     beta: float = 10.0
     measurement: Mapping[str, Any]
     equalize_loss: float = 0.005
+    network_options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 PAPER = Preset(

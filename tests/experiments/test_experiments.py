@@ -1,15 +1,19 @@
 """`python -m infomcr_tf.experiments`: plans, runs, resumption and bad input."""
 
+import csv
 import dataclasses
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 
 import pytest
 
+from infomcr_tf.characterization import characterize
 from infomcr_tf.experiments import __main__ as command
+from infomcr_tf.experiments.minimum import DataOptions, Minimum
 from infomcr_tf.experiments.plan import NAMES, Choices, make_part, part_names
 from infomcr_tf.experiments.presets import PRESETS
 from infomcr_tf.experiments.runner import selected_betas
@@ -112,6 +116,9 @@ def test_small_scenarios_stop_at_one_training_loss():
         experiment = make_part(f"scenario-{name}", Choices(preset=PRESETS["small"]))
         assert {t for (t,) in options(experiment, "target_loss")} == {0.02}
         assert experiment.num_seeds >= 2
+        higher = Choices(preset=PRESETS["small"], target_loss=0.2)
+        experiment = make_part(f"scenario-{name}", higher)
+        assert {t for (t,) in options(experiment, "target_loss")} == {0.2}
 
 
 def test_selects_the_beta_of_the_lowest_mean_validation_error(tmp_path):
@@ -289,3 +296,37 @@ def test_the_command_line_is_quiet(tmp_path):
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert all(name in done.stdout for name in ("scenario-confusion", "--dry-run", "smoke"))
+
+
+def test_study_of_the_order_measures_each_run_with_its_own_weights(
+    scenario, root_dir, tmp_path, monkeypatch, capsys
+):
+    out, _ = scenario
+    script = str(root_dir / "benchmarks" / "gamma_order.py")
+    arguments = ["--out", str(tmp_path), "--trials", "2", "--samples", "8", "--variants", "raw"]
+    study = [script, f"smoke={out}", *arguments, "equal loss 0.5", "raw, last layer only"]
+    monkeypatch.setattr(sys, "argv", study)
+    runpy.run_path(script, run_name="__main__")
+    values = json.loads((tmp_path / "values.json").read_text())["values"]
+    rows = json.loads((out / "scenario-confusion" / "results.json").read_text())["runs"]
+    sizes = {"num_trials": 2, "num_samples": 8, "metrics": "gamma_hat", "progress": False}
+    for row in rows:
+        minimum = Minimum.open(out / "runs" / row["run"], DataOptions())
+        report = characterize(minimum.model, minimum.x, minimum.y, **sizes)
+        found = values[row["run"]]
+        assert found["raw"]["gamma_hat"] == pytest.approx(report.gamma_hat, rel=1e-5)
+        for layer in minimum.model.layers:
+            layer.trainable = layer.name == "logits"
+        report = characterize(minimum.model, minimum.x, minimum.y, **sizes)
+        last = found["raw, last layer only"]["gamma_hat"]
+        assert last == pytest.approx(report.gamma_hat, rel=1e-5)
+    first, second = (values[row["run"]]["raw"]["gamma_hat"] for row in rows)
+    agrees = (first < second) == (rows[0]["test_error"] < rows[1]["test_error"])
+    with (tmp_path / "order.csv").open(newline="") as file:
+        line = next(csv.DictReader(file))
+    assert (line["variant"], line["pairs"], line["pairs_right"]) == ("raw", "1", str(int(agrees)))
+    # A second call finds everything.
+    monkeypatch.setattr("infomcr_tf.experiments.minimum.Minimum.open", None)
+    capsys.readouterr()
+    runpy.run_path(script, run_name="__main__")
+    assert f"| smoke | raw | {int(agrees)} of 1 |" in capsys.readouterr().out
