@@ -7,6 +7,7 @@ ICML 2020, sections 5.1.1, 5.2, 5.3 and appendices B, C.
 """
 
 import math
+import numbers
 import warnings
 from dataclasses import dataclass
 
@@ -72,12 +73,12 @@ def gamma_from_gamma_hat(gamma_hat: float, *, num_parameters: int, num_samples: 
         gamma, a float (nats).
 
     Raises:
-        ValueError: where W or N' is below 1.
+        ValueError: where W or N' is no integer above 0, or gamma_hat no number.
     """
-    _require_at_least("num_parameters", num_parameters, 1)
-    _require_at_least("num_samples", num_samples, 1)
-    W = int(num_parameters)
-    return W / num_samples * float(gamma_hat) - W * math.log(W)
+    W, samples = _count("num_parameters", num_parameters, 1), _count("num_samples", num_samples, 1)
+    if not _is_real(gamma_hat):  # nan, where no trial could be measured, stays nan
+        raise ValueError(f"`gamma_hat` must be a number. Received: gamma_hat={gamma_hat!r}")
+    return W / samples * float(gamma_hat) - W * math.log(W)
 
 
 def generalization_bound(
@@ -121,24 +122,25 @@ def generalization_bound(
     Raises:
         ValueError: where an argument is outside its range.
     """
-    _require_at_least("num_parameters", num_parameters, 1)
-    _require_at_least("num_examples", num_examples, 2)
-    _require_at_least("train_loss", train_loss, 0)
-    _require_number("gamma", gamma)
-    _require_number("log_volume", log_volume)
-    if not 0 < delta <= 1:
-        raise ValueError(f"`delta` must be in (0, 1]. Received: delta={delta}")
+    W, N = _count("num_parameters", num_parameters, 1), _count("num_examples", num_examples, 2)
+    train_loss = _at_least("train_loss", train_loss, 0)
+    gamma, log_volume = _number("gamma", gamma), _number("log_volume", log_volume)
+    if not (_is_real(delta) and 0 < delta <= 1):
+        raise ValueError(f"`delta` must be in (0, 1]. Received: delta={delta!r}")
     if posterior_train_loss is not None:
-        _require_at_least("posterior_train_loss", posterior_train_loss, 0)
+        posterior_train_loss = _at_least("posterior_train_loss", posterior_train_loss, 0)
+    if train_accuracy is not None:
+        train_accuracy = _at_least("train_accuracy", train_accuracy, 0)
+    if max_loss is not None:
+        max_loss = _at_least("max_loss", max_loss, 0)
     _warn_where_assumptions_fail(train_loss, train_accuracy, max_loss)
 
-    W, N = int(num_parameters), int(num_examples)
     shared = (2 * log_volume + gamma) / W
     A = _exp(math.log(W) + math.log(math.pi) / W + shared - math.log(4 * math.pi * math.e))
     exact_A = _exp(2 / W * math.lgamma(W / 2 + 1) + shared - math.log(2 * math.pi))
 
     def gap(a: float) -> float:
-        return 2 * math.sqrt((2 * train_loss + 2 * a + math.log(2 * N / delta)) / (N - 1))
+        return 2 * math.sqrt((2 * train_loss + 2 * a + math.log(2 * N / float(delta))) / (N - 1))
 
     def bound(a: float) -> float:
         expected = train_loss + a if posterior_train_loss is None else posterior_train_loss
@@ -175,16 +177,13 @@ def fisher_information_approximation(
     Raises:
         ValueError: where an argument is outside its range.
     """
-    _require_at_least("num_parameters", num_parameters, 1)
-    _require_at_least("num_examples", num_examples, 1)
-    _require_at_least("train_loss", train_loss, 0)
-    _require_number("gamma", gamma)
-    _require_number("log_volume", log_volume)
-    W, N = int(num_parameters), int(num_examples)
+    W, N = _count("num_parameters", num_parameters, 1), _count("num_examples", num_examples, 1)
+    train_loss = _at_least("train_loss", train_loss, 0)
+    gamma, log_volume = _number("gamma", gamma), _number("log_volume", log_volume)
     return FisherInformationApproximation(
-        data_term=N * float(train_loss) + N * math.log(N),
+        data_term=N * train_loss + N * math.log(N),
         parameter_term=W / 2 * math.log(N / (2 * math.pi)),
-        volume_term=float(log_volume) + float(gamma) / 2,
+        volume_term=log_volume + gamma / 2,
     )
 
 
@@ -222,11 +221,31 @@ def _exp(exponent: float) -> float:
         return math.inf
 
 
-def _require_number(name: str, value: float) -> None:
-    if math.isnan(value):
-        raise ValueError(f"`{name}` must be a number. Received: {name}={value}")
+def _number(name: str, value: float) -> float:
+    if not _is_real(value) or math.isnan(value):
+        raise ValueError(f"`{name}` must be a number. Received: {name}={value!r}")
+    return float(value)
 
 
-def _require_at_least(name: str, value: float, least: int) -> None:
-    if not (value >= least and math.isfinite(value)):
-        raise ValueError(f"`{name}` must be finite and at least {least}. Received: {name}={value}")
+def _at_least(name: str, value: float, least: float) -> float:
+    if not (_is_real(value) and value >= least and math.isfinite(value)):
+        raise ValueError(f"`{name}` must be a finite number >= {least}. Received: {name}={value!r}")
+    return float(value)
+
+
+def _count(name: str, value: int, least: int) -> int:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not (whole and _is_real(value) and value >= least):
+        raise ValueError(f"`{name}` must be an integer >= {least}. Received: {name}={value!r}")
+    return int(value)
+
+
+def _is_real(value: object) -> bool:
+    """Whether `value` is a real number that has a floating-point value, finite or not."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True

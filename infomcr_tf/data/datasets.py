@@ -47,12 +47,19 @@ def load_dataset(
             disk nor can be downloaded.
     """
     check_choice("name", name, DATASETS)
-    if data_dir is not None and not Path(data_dir).is_dir():
+    if data_dir is not None and not _is_folder(data_dir):
         raise ValueError(
-            f"`data_dir` should be an existing folder. Received: {os.fspath(data_dir)!r}. "
+            f"`data_dir` should be an existing folder. Received: {data_dir!r}. "
             "Create it first, or correct the path."
         )
     return _digits() if name == "digits" else _from_tfds(name, data_dir, download)
+
+
+def _is_folder(path: object) -> bool:
+    try:
+        return isinstance(path, (str, os.PathLike)) and Path(path).is_dir()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _digits() -> ImageDataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class ImageDataset:
     num_classes: int
 
     def __post_init__(self) -> None:
+        check_integer("num_classes", self.num_classes, minimum=1)
         for part in ("train", "test"):
             images, labels = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
             images, labels = check_examples(images, labels, num_classes=self.num_classes)
@@ -47,6 +49,18 @@ class ImageDataset:
             )
 
 
+def as_array(name: str, value: Any) -> np.ndarray:
+    """Returns `value` as an array.
+
+    Raises:
+        ValueError: if it is a list of lists of different lengths; the message calls it `name`.
+    """
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"`{name}` should be an array. Received: {error}") from None
+
+
 def check_images(images: np.ndarray) -> np.ndarray:
     """Returns `images` as an array, checked.
 
@@ -56,7 +70,7 @@ def check_images(images: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if they are not.
     """
-    images = np.asarray(images)
+    images = as_array("images", images)
     if images.ndim != 4:
         raise ValueError(
             f"`images` should be [N, height, width, channels]. Received: shape={images.shape}"
@@ -88,7 +102,9 @@ def check_examples(
     Raises:
         ValueError: if they do not fit that description or each other.
     """
-    images, labels = check_images(images), np.asarray(labels)
+    if num_classes is not None:
+        check_integer("num_classes", num_classes, minimum=1)
+    images, labels = check_images(images), as_array("labels", labels)
     if labels.shape != images.shape[:1]:
         raise ValueError(
             "`labels` should be one integer per image, shape "

@@ -5,15 +5,26 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.data.examples import check_choice, check_images
+from infomcr_tf.data.examples import as_array, check_choice, check_images
 
 NORMALIZATIONS = ("computed", "cifar")
 
 _CHUNK = 1024  # images converted to float64 at a time
+
+
+def _finite_numbers(values: Any) -> tuple[float, ...]:
+    """`values` as floats; nothing where they are not all finite numbers."""
+    try:
+        numbers = tuple(float(value) for value in values if not isinstance(value, str))
+        complete = len(numbers) == len(values)
+    except (TypeError, ValueError, OverflowError):
+        return ()
+    return numbers if complete and all(map(math.isfinite, numbers)) else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +43,11 @@ class Normalization:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        mean, std = (tuple(float(value) for value in v) for v in (self.mean, self.std))
-        finite = all(math.isfinite(value) for value in mean + std)
-        if not mean or len(mean) != len(std) or not finite or min(std) <= 0:
+        mean, std = _finite_numbers(self.mean), _finite_numbers(self.std)
+        if not mean or len(mean) != len(std) or min(std) <= 0:
             raise ValueError(
                 "`mean` and `std` should be one finite number per channel, `std` > 0. "
-                f"Received: mean={self.mean}, std={self.std}"
+                f"Received: mean={self.mean!r}, std={self.std!r}"
             )
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "std", std)
@@ -52,11 +62,13 @@ class Normalization:
         """Normalised `images` [..., C] in float32: a tensor for a tensor, else an array.
 
         Raises:
-            ValueError: if the number of channels is not that of `mean`.
+            ValueError: if they are no numbers, or the number of channels is not that of `mean`.
         """
         if not tf.is_tensor(images):
-            images = np.asarray(images)
-        if images.shape[-1] != len(self.mean):
+            images = as_array("images", images)
+            if images.dtype.kind not in "uif":
+                raise ValueError(f"`images` should be numbers. Received: dtype={images.dtype}")
+        if not images.shape or images.shape[-1] != len(self.mean):
             raise ValueError(
                 f"`images` should have {len(self.mean)} channels, as this normalisation has. "
                 f"Received: shape={tuple(images.shape)}"
@@ -103,13 +115,20 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (mean, std), each float64 [C]; std is that of the population (divisor N H W).
 
     Raises:
-        ValueError: if `images` are empty, not finite or not of rank 4.
+        ValueError: if `images` are empty, not finite, too large for their squares to be finite, or
+            not of rank 4.
     """
     images = check_images(images)
     count = math.prod(images.shape[:3])
     mean = sum(pixels.sum(axis=0) for pixels in _pixels(images)) / count
     squares = (np.einsum("nc,nc->c", p, p) for p in (q - mean for q in _pixels(images)))
-    return mean, np.sqrt(sum(squares) / count)
+    std = np.sqrt(sum(squares) / count)
+    if not np.isfinite(std).all():
+        raise ValueError(
+            "`images` should have squares that are finite in float64. Received: values up to "
+            f"{np.abs(images).max():g}"
+        )
+    return mean, std
 
 
 def _pixels(images: np.ndarray) -> Iterator[np.ndarray]:
