@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from infomcr_tf.regularizer.data_term import synchronized_layers
+from infomcr_tf.regularizer.normalization import fused_normalization
 
 
 class Evaluation(NamedTuple):
@@ -62,7 +63,8 @@ class FunctionalLoss:
             The scalar loss, and the predictions with the advanced seeds and updated state.
         """
         mapping = [*zip(self.weights, weights, strict=True), *zip(self.seeds, seeds, strict=True)]
-        with _own_statistics(self.model), keras.StatelessScope(mapping, True) as scope:
+        own = _own_statistics(self.model)
+        with fused_normalization(), own, keras.StatelessScope(mapping, True) as scope:
             y_pred = self.model(x, training=True)
             loss = self.data_loss(y, y_pred, sample_weight)
             loss *= tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
@@ -119,12 +121,12 @@ def weighted(weight: float | tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
     return (weight if isinstance(weight, float) else tf.cast(weight, tensor.dtype)) * tensor
 
 
-def add_weighted(
-    total: list[tf.Tensor], tensors: list[tf.Tensor], weight: float | tf.Tensor
+def add(
+    total: list[tf.Tensor], tensors: list[tf.Tensor], weight: float | tf.Tensor | None = None
 ) -> list[tf.Tensor]:
-    """`total + weight * tensors`; a counter (any integer) takes the new value."""
+    """`total + weight * tensors` (no weight: 1); a counter (any integer) takes the new value."""
     return [
-        a + weighted(weight, b) if b.dtype.is_floating else b
+        (a + (b if weight is None else weighted(weight, b))) if b.dtype.is_floating else b
         for a, b in zip(total, tensors, strict=True)
     ]
 

@@ -11,11 +11,11 @@ from infomcr_tf.regularizer.batches import as_tensors, sub_batch_size, take
 from infomcr_tf.regularizer.functional_loss import (
     Evaluation,
     FunctionalLoss,
-    add_weighted,
+    add,
     dense_gradient,
+    weighted,
 )
 from infomcr_tf.regularizer.precision import check_precision
-from infomcr_tf.regularizer.second_order import exact_moments
 from infomcr_tf.regularizer.validation import check_choice, check_count, check_positive
 
 ESTIMATORS = ("finite_difference", "hessian_vector")
@@ -71,6 +71,18 @@ class PenaltyMeans(NamedTuple):
     y_pred: Any  # the predictions, concatenated; empty unless collected
 
 
+class _Sums(NamedTuple):
+    """Sums over the sub-batches so far; the last seeds; predictions in a `TensorArray`."""
+
+    penalty: tf.Tensor
+    squared_norm: tf.Tensor
+    gradient: list[tf.Tensor]
+    penalty_gradient: list[tf.Tensor]
+    seeds: list[tf.Tensor]
+    state: list[tf.Tensor]
+    y_pred: list[tf.TensorArray]
+
+
 def sub_batch_penalty(
     loss: FunctionalLoss, weights: list[tf.Tensor], perturbation: Perturbation, *args: Any
 ) -> SubBatchPenalty:
@@ -101,7 +113,10 @@ def sub_batch_penalty(
         penalty=perturbation.sign * (moved_value - value),
         squared_norm=square,
         gradient=g,
-        penalty_gradient=[perturbation.sign * (b - a) for a, b in zip(g, moved_g, strict=True)],
+        penalty_gradient=[
+            b - a if perturbation.direction == "ascent" else a - b
+            for a, b in zip(g, moved_g, strict=True)
+        ],
         evaluation=evaluation,
     )
 
@@ -110,7 +125,7 @@ def _hessian_vector(
     loss: FunctionalLoss, weights: list[tf.Tensor], alpha: float, *args: Any
 ) -> SubBatchPenalty:
     """Alpha H_i g_i by differentiating <g_i, stop_gradient(g_i)>."""
-    with exact_moments(), tf.GradientTape(watch_accessed_variables=False) as tape:
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
         _, g, evaluation = loss.value_and_gradient(weights, *args)
         square = tf.add_n([tf.reduce_sum(a * tf.stop_gradient(a)) for a in g])
@@ -152,10 +167,11 @@ def mean_over_sub_batches(
     weights, seeds, state = loss.read()
     zero = tf.zeros([], weights[0].dtype)
     outputs = loss.output_spec(batch[0]) if collect else []
-    start = PenaltyMeans(
+    start = _Sums(
         penalty=zero,
         squared_norm=zero,
-        gradient=[tf.zeros_like(w) for w in weights],
+        gradient=[tf.zeros_like(w) for w in weights] if collect else [],
+        penalty_gradient=[tf.zeros_like(w) for w in weights],
         seeds=seeds,
         state=[tf.zeros_like(s) for s in state] if collect else [],
         y_pred=[
@@ -164,33 +180,40 @@ def mean_over_sub_batches(
         ],
     )
 
-    def body(i: tf.Tensor, means: PenaltyMeans) -> tuple[tf.Tensor, PenaltyMeans]:
+    # Sums, weighted only after the loop: on small sub-batches every further operation a weight
+    # can be felt.
+    def body(i: tf.Tensor, sums: _Sums) -> tuple[tf.Tensor, _Sums]:
         one = sub_batch_penalty(
-            loss, weights, perturbation, means.seeds, *take(batch, i * size, size)
+            loss, weights, perturbation, sums.seeds, *take(batch, i * size, size)
         )
         y_pred = tf.nest.flatten(one.evaluation.y_pred) if collect else []
-        gradient = add_weighted(means.gradient, one.penalty_gradient, penalty_weight / count)
-        if collect:
-            gradient = add_weighted(gradient, one.gradient, data_weight / count)
-        return i + 1, PenaltyMeans(
-            penalty=means.penalty + tf.cast(one.penalty, zero.dtype) / count,
-            squared_norm=means.squared_norm + tf.cast(one.squared_norm, zero.dtype) / count,
-            gradient=gradient,
+        return i + 1, _Sums(
+            penalty=sums.penalty + tf.cast(one.penalty, zero.dtype),
+            squared_norm=sums.squared_norm + tf.cast(one.squared_norm, zero.dtype),
+            gradient=add(sums.gradient, one.gradient) if collect else [],
+            penalty_gradient=add(sums.penalty_gradient, one.penalty_gradient),
             seeds=one.evaluation.seeds,
-            state=add_weighted(means.state, one.evaluation.state, data_weight / count)
-            if collect
-            else [],
-            y_pred=[array.write(i, p) for array, p in zip(means.y_pred, y_pred, strict=True)],
+            state=add(sums.state, one.evaluation.state) if collect else [],
+            y_pred=[array.write(i, p) for array, p in zip(sums.y_pred, y_pred, strict=True)],
         )
 
-    _, means = tf.while_loop(lambda i, _: i < count, body, (tf.constant(0), start))
-    y_pred = [array.concat() for array in means.y_pred]
-    return means._replace(y_pred=tf.nest.pack_sequence_as(outputs, y_pred))
+    _, sums = tf.while_loop(lambda i, _: i < count, body, (tf.constant(0), start))
+    gradient = [weighted(penalty_weight / count, g) for g in sums.penalty_gradient]
+    if collect:
+        gradient = add(gradient, sums.gradient, data_weight / count)
+    return PenaltyMeans(
+        penalty=sums.penalty / count,
+        squared_norm=sums.squared_norm / count,
+        gradient=gradient,
+        seeds=sums.seeds,
+        state=[weighted(data_weight / count, s) if s.dtype.is_floating else s for s in sums.state],
+        y_pred=tf.nest.pack_sequence_as(outputs, [array.concat() for array in sums.y_pred]),
+    )
 
 
 def squared_norm(tensors: list[tf.Tensor]) -> tf.Tensor:
     """Sum of the squares of all entries."""
-    return tf.add_n([tf.reduce_sum(tf.square(t)) for t in tensors])
+    return 2.0 * tf.add_n([tf.nn.l2_loss(t) for t in tensors])
 
 
 def fisher_penalty(

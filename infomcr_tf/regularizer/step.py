@@ -1,14 +1,16 @@
 """One training step: the clean gradient, and the penalty's added to it."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from infomcr_tf.regularizer.batches import batch_size, roll, sub_batch_size, take
-from infomcr_tf.regularizer.functional_loss import FunctionalLoss, add_weighted, dense_gradient
+from infomcr_tf.regularizer.functional_loss import FunctionalLoss, add, dense_gradient
 from infomcr_tf.regularizer.graph_checks import check_in_graph
+from infomcr_tf.regularizer.normalization import fused_normalization
 from infomcr_tf.regularizer.penalty import PenaltyMeans, Perturbation, mean_over_sub_batches
 
 
@@ -72,7 +74,9 @@ class StepFinder:
 
     def batch(self, batch: tuple[Any, Any, Any]) -> Step:
         """L(B, w) from a pass over the whole batch, R_alpha from the sub-batches: 3 gradients."""
-        clean = self.plain(batch)
+        # Where a branch may leave the plain step, that must be Keras' own to the last bit.
+        with fused_normalization() if self.active is True else nullcontext():
+            clean = self.plain(batch)
 
         def regularized() -> Step:
             cut = batch if self.offsets is None else roll(batch, self._offset(batch))
@@ -156,9 +160,9 @@ class StepFinder:
             )
             share = rest / total
             return means._replace(
-                gradient=add_weighted(means.gradient, g, share),
+                gradient=add(means.gradient, g, share),
                 seeds=evaluation.seeds,
-                state=add_weighted(means.state, evaluation.state, share),
+                state=add(means.state, evaluation.state, share),
                 y_pred=tf.nest.map_structure(
                     lambda *parts: tf.concat(parts, axis=0), means.y_pred, evaluation.y_pred
                 ),
