@@ -108,7 +108,8 @@ def _parts(name: str, choices: Choices, out: Path) -> Iterator[Experiment]:
 def _run_part(experiment: Experiment, out: Path, engine: Engine) -> Results:
     runs = experiment.runs(out)
     done = sum(run.is_complete for run in runs)
-    print(f"{experiment.title}\n{len(runs)} runs, {done} are trained already", flush=True)
+    print(f"{experiment.title}\n{len(runs)} runs, {done} are trained already")
+    print(describe_plan(runs), flush=True)
     failures = {}
     for i, (run, error) in enumerate(engine.map(functools.partial(work, experiment), runs)):
         outcome = "done" if error is None else f"FAILED: {_reason(error)}"

@@ -1,6 +1,5 @@
 """How long runs will take, from steps measured on this machine."""
 
-import dataclasses
 import itertools
 import statistics
 import time
@@ -31,21 +30,6 @@ _SHAPES = {
 _IMAGENET_IMAGES, _IMAGENET_CLASSES = 1_281_167, 1000
 
 
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """Length of a run.
-
-    Attributes:
-        epochs: at most; a run with a target loss may need fewer.
-        steps: in these epochs.
-        seconds: of the training steps; without reading data, evaluation and measurements.
-    """
-
-    epochs: int
-    steps: int
-    seconds: float
-
-
 class StepTimes:
     """Seconds of a training step, measured when first asked for and kept in a file.
 
@@ -61,16 +45,18 @@ class StepTimes:
         if path.exists():
             self._seconds = read_json(path, kind=_KIND, version=1)["seconds"]
 
-    def estimate(self, run: Run) -> Estimate:
-        """How long `run` takes at most."""
-        images, _, _ = _data(run.config)
-        config = run.config.resolve(images)
-        steps_per_epoch = images // config.batch_size
+    def estimate(self, run: Run) -> float:
+        """Seconds of the steps of `run`, at most.
+
+        Without reading data, evaluation and measurements; a run with a target loss may need fewer.
+        """
+        config = run.config.resolve(_data(run.config)[0])
+        epochs, steps = epochs_and_steps(run)
         regularized = _regularized_epochs(config)
-        seconds = (config.epochs - regularized) * self._step(config, regularized=False)
+        seconds = (epochs - regularized) * self._step(config, regularized=False)
         if regularized:
             seconds += regularized * self._step(config, regularized=True)
-        return Estimate(config.epochs, config.epochs * steps_per_epoch, seconds * steps_per_epoch)
+        return seconds * (steps // epochs)
 
     def ratio(self, config: TrainConfig) -> float:
         """Time of a step with the penalty over that of one without."""
@@ -91,25 +77,31 @@ class StepTimes:
         return self._seconds[key]
 
 
-def describe_plan(runs: Sequence[Run], estimates: Sequence[Estimate]) -> str:
-    """The plan as text: a line per setting."""
+def epochs_and_steps(run: Run) -> tuple[int, int]:
+    """Epochs and steps of a run, at most."""
+    images, _, _ = _data(run.config)
+    config = run.config.resolve(images)
+    return config.epochs, config.epochs * (images // config.batch_size)
+
+
+def describe_plan(runs: Sequence[Run], estimates: Sequence[float] = ()) -> str:
+    """The plan as text: a line per setting, with its duration if there are estimates of runs."""
     lines = []
-    settings = {run.setting.title: run.setting for run in runs}
-    for title, setting in settings.items():
-        own = [e for r, e in zip(runs, estimates, strict=True) if r.setting is setting]
-        lines.append(
-            f"  {title:40s} {len(own)} run(s) of at most {own[0].epochs} epochs, "
-            f"{own[0].steps} steps: {_duration(sum(e.seconds for e in own))}"
-        )
+    for setting in {run.setting.title: run.setting for run in runs}.values():
+        own = [i for i, run in enumerate(runs) if run.setting is setting]
+        epochs, steps = epochs_and_steps(runs[own[0]])
+        line = f"  {setting.title:40s} {len(own)} run(s) of at most {epochs} epochs, {steps} steps"
+        if estimates:
+            line += f": {_duration(sum(estimates[i] for i in own))}"
+        lines.append(line)
     return "\n".join(lines)
 
 
-def total(estimates: Sequence[Estimate]) -> str:
+def total(estimates: Sequence[float]) -> str:
     """Number and length of runs, as text."""
-    seconds = sum(estimate.seconds for estimate in estimates)
     return (
-        f"{len(estimates)} different runs, at most {_duration(seconds)} of training steps on this "
-        "machine as it is now"
+        f"{len(estimates)} different runs, at most {_duration(sum(estimates))} of training steps "
+        "on this machine as it is now"
     )
 
 
