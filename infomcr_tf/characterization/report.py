@@ -1,7 +1,7 @@
 """`MinimumReport`: what has been measured at one minimum."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from infomcr_tf.storage import read_json, write_json
 _KIND = "infomcr_tf.MinimumReport"
 _VERSION = 1
 _INTEGER_TRIALS = ("num_kept",)
+_NON_FINITE = ("inf", "-inf", "nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,18 +212,34 @@ class MinimumReport:
         """
         content = read_json(path, kind=_KIND, version=_VERSION)
         try:
-            return cls(
-                num_parameters=int(content["num_parameters"]),
-                num_examples=int(content["num_examples"]),
-                num_samples=int(content["num_samples"]),
+            report = cls(
+                num_parameters=_count(content["num_parameters"]),
+                num_examples=_count(content["num_examples"]),
+                num_samples=_count(content["num_samples"]),
                 trials=to_arrays(content["trials"]),
-                robustness=_optional_float(content.get("robustness")),
-                robustness_std=_optional_float(content.get("robustness_std")),
-                num_robustness_examples=content.get("num_robustness_examples"),
+                robustness=_optional(_float, content.get("robustness")),
+                robustness_std=_optional(_float, content.get("robustness_std")),
+                num_robustness_examples=_optional(_count, content.get("num_robustness_examples")),
                 settings=dict(content["settings"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            sound = report._agrees_with(content)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} is damaged: {error!r}.") from None
+        if not sound:
+            raise ValueError(f"{path} is damaged: its numbers contradict each other.")
+        return report
+
+    def _agrees_with(self, content: Mapping[str, Any]) -> bool:
+        """Whether the numbers that follow from others are those that the file states."""
+        if self.trials and (
+            "num_kept" not in self.trials or len({len(v) for v in self.trials.values()}) > 1
+        ):
+            return False
+        own = self.to_dict()
+        stated = {name: value for name, value in content.items() if name not in ("kind", "version")}
+        return own.keys() == stated.keys() and all(
+            _close(own[name], stated[name]) for name in own if name not in ("trials", "settings")
+        )
 
     def _mean(self, name: str) -> float | None:
         values = self.trials.get(name)
@@ -263,12 +280,29 @@ def to_arrays(trials: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Turns lists of numbers (or of "inf", "-inf", "nan") into the arrays of `trials`."""
     return {
         name: np.array(
-            [float(value) for value in values],
+            [_float(value) for value in values],
             dtype=np.int64 if name in _INTEGER_TRIALS else np.float64,
         )
         for name, values in trials.items()
     }
 
 
-def _optional_float(value: float | str | None) -> float | None:
-    return None if value is None else float(value)
+def _optional(kind: Callable[[Any], Any], value: Any) -> Any:
+    return None if value is None else kind(value)
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, bool) or (isinstance(value, str) and value not in _NON_FINITE):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def _close(own: float, stated: Any) -> bool:
+    """Equal, up to the order in which another machine adds."""
+    return bool(np.isclose(own, _float(stated), rtol=1e-9, atol=0, equal_nan=True))

@@ -104,10 +104,13 @@ def resolve_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
     """Returns the metrics that are meant, in the order of `METRICS`.
 
     Raises:
+        TypeError: where it is neither a name nor a list of names.
         ValueError: where a name is unknown (the nearest is suggested), or there is none.
     """
     if isinstance(metrics, str):
         metrics = METRICS if metrics == "all" else (metrics,)
+    if not isinstance(metrics, (list, tuple, set, frozenset)):
+        raise TypeError(f'`metrics` must be "all" or a list of names. Received: {metrics!r}')
     for name in metrics:
         _require_choice("metrics", name, METRICS)
     if not metrics:
@@ -121,7 +124,7 @@ def _is_integer(value: object, at_least: int) -> bool:
 
 
 def _require_choice(argument: str, name: object, choices: Sequence[str]) -> None:
-    if name in choices:
+    if isinstance(name, str) and name in choices:
         return
     near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -13,6 +13,9 @@ import numpy as np
 # weight of the old one.
 _BATCH_NORM = {"epsilon": 1e-5, "momentum": 0.9}
 
+# A larger size is a mistake, which TensorFlow would notice when the memory is used up.
+_LARGEST = 1_000_000
+
 
 class Layers:
     """Makes the layers of one model.
@@ -113,14 +116,15 @@ def image_input(
 
     Raises:
         ValueError: if `input_shape` is not (height, width, channels) with sides of at least
-            `min_size` (or `None`: any), or `num_classes` is not an integer >= 2.
+            `min_size` (or `None`: any), or `num_classes` is not an integer >= 2, or one of these is
+            beyond a million.
     """
     shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else ()
     sides, channels = shape[:-1], shape[-1:]
     if (
         len(shape) != 3
-        or not all(side is None or _is_integer(side) for side in sides)
-        or not all(_is_integer(size) and size >= 1 for size in channels)
+        or not all(side is None or _is_size(side) for side in sides)
+        or not all(_is_size(size) and size >= 1 for size in channels)
     ):
         raise ValueError(
             "`input_shape` should be (height, width, channels), without the batch. "
@@ -134,7 +138,13 @@ def image_input(
         )
     if not _is_integer(num_classes) or num_classes < 2:
         raise ValueError(f"`num_classes` should be an integer >= 2. Received: {num_classes!r}")
+    if not _is_size(num_classes):
+        raise ValueError(f"`num_classes` should be <= {_LARGEST:,}. Received: {num_classes!r}")
     return keras.Input(shape, name="image")
+
+
+def _is_size(value: object) -> bool:
+    return _is_integer(value) and value <= _LARGEST
 
 
 def _is_integer(value: object) -> bool:

@@ -1,0 +1,138 @@
+"""Reports and finished trials on disk: what is not whole is refused, never read as numbers."""
+
+import json
+
+import numpy as np
+import pytest
+from fuzz.fuzzing import Refused, contract, fuzz, near
+from hypothesis import strategies as st
+
+from infomcr_tf.characterization import METRICS, MinimumReport
+from infomcr_tf.characterization.settings import resolve_metrics
+
+REPORT = MinimumReport(
+    num_parameters=100,
+    num_examples=50,
+    num_samples=4,
+    trials={
+        "gamma_hat": np.array([-3.25, float("-inf")]),
+        "trace": np.array([0.5, float("nan")]),
+        "num_kept": np.array([4, 3]),
+    },
+    robustness=0.125,
+    robustness_std=0.25,
+    num_robustness_examples=50,
+    settings={"seed": 0, "metrics": ["gamma_hat", "trace"]},
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("report")
+
+
+def text():
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "r.json"
+        REPORT.save(path)
+        return path.read_bytes()
+
+
+CONTENT = text()
+VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-5, 5), st.floats(), st.text(max_size=3),
+        st.sampled_from([10**30, "nan", "1", -1]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=4,
+)  # fmt: skip
+
+
+def damaged_bytes(content):
+    """Cuts, flipped bits, and other files."""
+    n = len(content)
+    return st.one_of(
+        st.integers(0, n - 1).map(lambda i: content[:i]),
+        st.tuples(st.integers(0, n - 1), st.integers(0, 7)).map(
+            lambda at: (
+                content[: at[0]] + bytes([content[at[0]] ^ 1 << at[1]]) + content[at[0] + 1 :]
+            )
+        ),
+        st.tuples(st.integers(0, n), st.binary(max_size=3)).map(
+            lambda at: content[: at[0]] + at[1] + content[at[0] :]
+        ),
+        st.binary(max_size=30),
+        st.sampled_from([b"", b"{}", b"[]", b"null", b"NaN", b"[" * 100_000, b"\xff\xfe{}"]),
+    )
+
+
+def edited_json(content):
+    """One value anywhere in it is another one, or missing."""
+
+    @st.composite
+    def draw(draw):
+        whole = json.loads(content)
+        place = whole
+        while True:
+            keys = list(place) if isinstance(place, dict) else range(len(place))
+            key = draw(st.sampled_from(list(keys)))
+            if not isinstance(place[key], (dict, list)) or not place[key] or draw(st.booleans()):
+                break
+            place = place[key]
+        if draw(st.booleans()):
+            place[key] = draw(VALUES)
+        else:
+            del place[key]
+        return json.dumps(whole).encode()
+
+    return draw()
+
+
+def same(a, b):
+    return repr(sorted(a.items())) == repr(sorted(b.items()))
+
+
+@fuzz(st.one_of(damaged_bytes(CONTENT), edited_json(CONTENT)), few=80, many=700)
+def test_damaged_report(case):
+    """What loads is a report whose own numbers are those of the file."""
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "report.json"
+        path.write_bytes(case)
+        try:
+            with contract():
+                report = MinimumReport.load(path)
+        except Refused:
+            assert path.read_bytes() == case
+            return
+    content = json.loads(case)
+    trials = {name: list(map(float, values)) for name, values in content["trials"].items()}
+    assert same({k: list(map(float, v)) for k, v in report.trials.items()}, trials)
+    sizes = {"num_parameters", "num_examples", "num_samples"}
+    assert {name: getattr(report, name) for name in sizes} == {n: content[n] for n in sizes}
+    lengths = {len(values) for values in trials.values()}
+    assert len(lengths) <= 1
+    assert not trials or "num_kept" in trials
+    str(report)
+    report.to_dict()
+
+
+@fuzz(st.one_of(near([*METRICS, "all"]), st.lists(near(METRICS), max_size=3)), few=40, many=200)
+def test_metrics(case):
+    try:
+        with contract():
+            found = resolve_metrics(case)
+    except Refused:
+        return
+    wanted = METRICS if isinstance(case, str) and case == "all" else case
+    wanted = {wanted} if isinstance(wanted, str) else set(wanted)
+    assert set(found) == wanted
+    assert list(found) == [name for name in METRICS if name in wanted]
