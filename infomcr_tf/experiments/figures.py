@@ -20,6 +20,7 @@ _PANELS = (
     ("robustness", "robustness"),
 )
 _METRIC_COLOR, _ERROR_COLOR = "C0", "C3"
+_MARKERS = "os^Dv*"  # one for each group of settings
 
 
 def draw_figures(results: Results) -> dict[str, Figure]:
@@ -114,13 +115,15 @@ def _draw_scatter(results: Results) -> Figure:
     for axis in axes.flat[len(metrics) :]:
         axis.set_visible(False)
     settings = results.experiment.settings
+    groups = list(dict.fromkeys(setting.group for setting in settings))
     for axis, (name, title) in zip(axes.flat, metrics, strict=False):
         for i, setting in enumerate(settings):
             rows = results.of_setting(setting.group, setting.label)
+            marker = _MARKERS[groups.index(setting.group) % len(_MARKERS)]
             axis.plot(
                 [row[name] if math.isfinite(row[name]) else math.nan for row in rows],
                 [row["test_error"] for row in rows],
-                "o", color=f"C{i % 10}", markersize=4, label=setting.title,
+                marker, color=f"C{i % 10}", markersize=4, label=setting.title,
             )  # fmt: skip
         axis.set_title(f"{title}: tau {results.ranks[name, 'test_error'].tau:.2f}", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
