@@ -8,9 +8,12 @@ from infomcr_tf.quiet import start_tensorflow
 start_tensorflow()
 
 from infomcr_tf.experiments import ComparisonOptions, DataOptions, Minimum, compare
+from infomcr_tf.storage import locked
+from infomcr_tf.training.interrupts import interruptible
 from infomcr_tf.training.options import Parser
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None) -> int:
     """Flags -> minima and options -> one comparison. Returns the exit status."""
     parser = Parser(
@@ -30,11 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         data_options = DataOptions.from_flags(values)
         options = ComparisonOptions.from_flags(values)
         minima = [Minimum.open(path, data_options) for path in paths]
-        try:
+        with locked(out):
             table = compare(minima, options, out)
-        except KeyboardInterrupt:
-            print("\ninterrupted; the same command goes on where it stopped")
-            return 130
     print(table)
     print(f"written to {out}: comparison.json, comparison.csv, comparison.png, training.png")
     return 0

@@ -9,8 +9,10 @@ start_tensorflow()
 
 from infomcr_tf.training import ImageNetConfig
 from infomcr_tf.training.command import train_from_flags
+from infomcr_tf.training.interrupts import interruptible
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None) -> int:
     """Flags -> one configuration -> one run. Returns the exit status."""
     return train_from_flags(ImageNetConfig, argv, prog="train_imagenet.py", description=__doc__)

@@ -12,9 +12,12 @@ from infomcr_tf.experiments.engines import ENGINES, make_engine
 from infomcr_tf.experiments.plan import NAMES, Choices, make_part, part_names
 from infomcr_tf.experiments.presets import PRESETS
 from infomcr_tf.experiments.runner import print_plan, run_experiment
+from infomcr_tf.storage import locked
+from infomcr_tf.training.interrupts import interruptible
 from infomcr_tf.training.options import Parser, did_you_mean
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None) -> int:
     """Flags -> one experiment. Returns the exit status; 1 if a run has failed."""
     parser = _parser()
@@ -35,12 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_plan(flags.name, choices, out)
             return 0
         engine = make_engine(flags.engine, gpus=flags.gpus)
-        out.mkdir(parents=True, exist_ok=True)
-        try:
+        with locked(out):
             failed = run_experiment(flags.name, choices, out, engine)
-        except KeyboardInterrupt:
-            print("\ninterrupted; the same command goes on where it stopped")
-            return 130
     if failed:
         print(f"{failed} run(s) failed; the same command tries them again", file=sys.stderr)
     return 1 if failed else 0

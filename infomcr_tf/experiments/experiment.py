@@ -10,10 +10,10 @@ from typing import Any
 from infomcr_tf.training import RunFolder
 from infomcr_tf.training.config import TrainConfig
 
-# Options that say where a run lies and on what it is computed, not what it is.
+# Options that say where a run lies, and how and on what it is computed, not what it is.
 _PLACES = (
     "seed", "run_dir", "data_dir", "manual_dir", "image_folder", "cache_dir", "gpus",
-    "virtual_devices",
+    "virtual_devices", "save_every", "on_nonfinite", "deterministic",
 )  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """Training runs: configuration, compile + fit + callbacks, and the run folder."""
 
+from infomcr_tf.model_file import load_model
 from infomcr_tf.training.cifar_config import CifarConfig
 from infomcr_tf.training.evaluation import evaluate, logits_function
 from infomcr_tf.training.imagenet_config import ImageNetConfig
 from infomcr_tf.training.kinds import load_data
 from infomcr_tf.training.run_data import RunData
-from infomcr_tf.training.run_folder import RunFolder, load_model
+from infomcr_tf.training.run_folder import RunFolder
 from infomcr_tf.training.train import TrainingRun
 
 __all__ = [

@@ -1,5 +1,6 @@
-"""The state of a training run at the end of an epoch, so that it can go on from there."""
+"""The state of a training run after any of its steps, so that it can go on from there."""
 
+import dataclasses
 import io
 import json
 import zipfile
@@ -9,12 +10,18 @@ import keras
 import numpy as np
 
 from infomcr_tf.storage import replacing, write_csv
+from infomcr_tf.training.position import Interval, Position
 from infomcr_tf.training.run_folder import RunFolder
+from infomcr_tf.training.state import all_variables
 from infomcr_tf.training.workers import Workers
 
 
+class CheckpointError(ValueError):
+    """The file of a run's state cannot be used."""
+
+
 class Checkpoint(keras.callbacks.Callback):
-    """Saves weights, optimizer, random seeds, callbacks and history after each epoch, in one file.
+    """Saves all variables, the callbacks' state, the history and the position, in one file.
 
     Put it last: it reads what the other callbacks have added to the logs, and gives them back what
     they remembered after they have started. A callback takes part by having `get_state`, which
@@ -22,9 +29,16 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         folder: whose `checkpoint_path` and `history_path` (the logs, one row per epoch) are
-            replaced as a whole after each epoch; None in a worker that is not the chief.
+            replaced as a whole; None in a worker that is not the chief.
         callbacks: the other callbacks.
-        workers: who trains; the chief alone writes and reads the files.
+        workers: who trains; the chief alone writes and reads the files. Several workers save at the
+            end of epochs only, when their replicas have been averaged.
+        save_every: how often to save within an epoch, see `Interval`.
+        steps_per_epoch: the length of an epoch.
+
+    Attributes:
+        position: the step to go on with.
+        rows: the history.
     """
 
     def __init__(
@@ -32,47 +46,54 @@ class Checkpoint(keras.callbacks.Callback):
         folder: RunFolder | None,
         callbacks: list[keras.callbacks.Callback],
         workers: Workers,
+        *,
+        save_every: str,
+        steps_per_epoch: int,
     ) -> None:
         super().__init__()
         self._workers = workers
         self._folder = folder
+        self._interval = Interval(save_every)
+        self._steps_per_epoch = steps_per_epoch
         self._remembering = {
             type(callback).__name__: callback
             for callback in callbacks
             if hasattr(callback, "get_state")
         }
-        self.epochs_done = 0
+        self.position = Position()
+        self._saved: Position | None = None
         self.rows: list[dict[str, float]] = []
         self._states: dict[str, Any] = {}
 
     def restore(self, model: keras.Model) -> None:
-        """Puts `model` and its optimizer into the saved state; does nothing where there is none.
+        """Puts all variables of `model` into the saved state; does nothing where there is none.
 
         Raises:
-            ValueError: if the file is damaged or of another model.
+            CheckpointError: if the file is damaged or of another model.
         """
         content = self._workers.from_chief(self._read())
         if content is None:
             return
-        variables = _variables(model)
+        variables = all_variables(model)
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
-                values = [file[f"v{i}"] for i in range(len(about["shapes"]))]
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(
+                values = [file[f"v{i}"] for i in range(len(about["variables"]))]
+            position = Position(**about["position"])
+            self.rows, self._states = about["rows"], about["callbacks"]
+        except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise CheckpointError(
                 f"The checkpoint {self._name} is damaged ({error}). Delete it to start the run "
                 "over."
             ) from error
-        if about["shapes"] != [list(variable.shape) for variable in variables]:
-            raise ValueError(
+        if about["variables"] != _describe(variables):
+            raise CheckpointError(
                 f"The checkpoint {self._name} is of another model. Delete it to start the run over."
             )
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        self.epochs_done = about["epochs_done"]
-        self.rows = about["rows"]
-        self._states = about["callbacks"]
+        self.position = self._saved = position
+        self._give_back()
         self._write_history()
 
     def _read(self) -> bytes | None:
@@ -83,39 +104,75 @@ class Checkpoint(keras.callbacks.Callback):
     def _name(self) -> str:
         return "of the chief" if self._folder is None else str(self._folder.checkpoint_path)
 
+    def describe_saved(self) -> str:
+        """Where the last saved state is, for a message."""
+        if self._saved is None:
+            return "none yet"
+        epoch, step = self._saved.epoch + 1, self._saved.step
+        place = f"before epoch {epoch}" if step == 0 else f"after step {step} of epoch {epoch}"
+        return f"{self._name}, {place}"
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Gives the other callbacks what they remembered."""
+        """Gives the other callbacks what they remembered, which some have just forgotten."""
+        self._give_back()
+        self._interval.begin()
+
+    def _give_back(self) -> None:
         for name, state in self._states.items():
-            self._remembering[name].set_state(state)
+            if name in self._remembering:
+                self._remembering[name].set_state(state)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the epoch."""
+        if epoch != self.position.epoch:
+            self.position = Position(epoch)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves everything if it is time; the end of an epoch does it anyway."""
+        self.position = Position(self.position.epoch, batch + 1)
+        if self._interval.step():
+            self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves everything."""
-        self.epochs_done = epoch + 1
+        self.position = Position(epoch + 1)
         self.rows.append({"epoch": epoch + 1} | {k: float(v) for k, v in (logs or {}).items()})
         self.save()
         self._write_history()
 
     def save(self) -> None:
-        """Writes the file, whole or not at all."""
-        variables = _variables(self.model)
+        """Writes the file, whole or not at all.
+
+        After the last step of an epoch, before its end, it does nothing, as with several workers
+        within an epoch.
+        """
+        within = self.position.step > 0
+        if within and (self._workers.several or self.position.step == self._steps_per_epoch):
+            return
+        if self._folder is not None and self._saved != self.position:
+            self._write()
+        self._saved = self.position
+        self._interval.begin()
+
+    def _write(self) -> None:
+        variables = all_variables(self.model)
         about = {
-            "epochs_done": self.epochs_done,
+            "position": dataclasses.asdict(self.position),
             "rows": self.rows,
             "callbacks": {name: each.get_state() for name, each in self._remembering.items()},
-            "shapes": [list(variable.shape) for variable in variables],
+            "variables": _describe(variables),
         }
-        # Reading a variable may take all the workers.
-        values = {f"v{i}": np.asarray(variable) for i, variable in enumerate(variables)}
-        if self._folder is None:
-            return
+        content = io.BytesIO()  # an archive that cannot be closed would complain once more
+        values = {f"v{i}": variable.numpy() for i, variable in enumerate(variables)}
+        np.savez(content, about=np.array(json.dumps(about)), **values)
         with replacing(self._folder.checkpoint_path) as temporary:
-            np.savez(temporary, about=np.array(json.dumps(about)), **values)
+            temporary.write_bytes(content.getbuffer())
 
     def _write_history(self) -> None:
-        if self._folder is None:
+        if self._folder is None or not self.rows:
             return
         write_csv(self._folder.history_path, self.rows)
 
 
-def _variables(model: keras.Model) -> list[keras.Variable]:
-    return [*model.variables, *model.optimizer.variables]
+def _describe(variables: list[Any]) -> list[list[Any]]:
+    return [[variable.dtype.name, *variable.shape] for variable in variables]

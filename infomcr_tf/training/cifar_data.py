@@ -9,6 +9,7 @@ import tensorflow as tf
 from infomcr_tf import data
 from infomcr_tf.data import WHOLE, Examples, Normalization, Share, Splits
 from infomcr_tf.training.cifar_config import CifarConfig
+from infomcr_tf.training.position import START, Position
 from infomcr_tf.training.run_data import RunData, draw_number
 
 
@@ -25,7 +26,7 @@ class CifarData(RunData):
         self.image_shape = splits.train.images.shape[1:]
         self.num_classes = splits.num_classes
         self._images, self._labels = splits.training_examples()
-        self.num_images = len(self._images)
+        self.indices = np.concatenate([splits.train.indices, splits.confusion.indices])
         self._seed = seed
 
     @classmethod
@@ -46,7 +47,7 @@ class CifarData(RunData):
         return cls(splits, normalization, config.seed)
 
     def training_batches(
-        self, config: CifarConfig, *, start_epoch: int = 0, share: Share = WHOLE
+        self, config: CifarConfig, *, start: Position = START, share: Share = WHOLE
     ) -> tf.data.Dataset:
         """See `RunData`."""
         return data.training_dataset(
@@ -56,7 +57,8 @@ class CifarData(RunData):
             augmentation=config.augmentation,
             normalization=self.normalization,
             seed=config.seed,
-            start_epoch=start_epoch,
+            start_epoch=start.epoch,
+            start_step=start.step,
             share=share,
         )
 

@@ -2,10 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
+from infomcr_tf.training.checkpoint import CheckpointError
 from infomcr_tf.training.config import TrainConfig
+from infomcr_tf.training.nonfinite import NonFiniteError
 from infomcr_tf.training.options import Parser
 from infomcr_tf.training.train import TrainingRun
 
@@ -24,8 +27,9 @@ def train_from_flags(
         description: what `--help` says first.
 
     Returns:
-        The exit status: 0; 2 for a mistake in the flags, 130 after an interrupt, 1 where another
-        worker was lost.
+        The exit status: 0; 2 for a mistake in the flags, 130 after SIGINT, 143 after SIGTERM, 1
+        where the training could not be ended: another worker was lost, the disk is full, a number
+        is not finite.
     """
     parser = Parser(
         prog=prog,
@@ -36,29 +40,25 @@ def train_from_flags(
     )
     parser.add_options(config_class)
     values = vars(parser.parse_args(argv))
+    with parser.one_line_errors():
+        run = TrainingRun(config_class.from_flags(values))
+    if run.workers.is_chief:
+        print(f"run folder: {run.folder.path}", flush=True)
     try:
-        with parser.one_line_errors():
-            run = TrainingRun(config_class.from_flags(values))
-        if run.workers.is_chief:
-            print(f"run folder: {run.folder.path}", flush=True)
         result = run.run(verbose=1 if sys.stdout.isatty() else 2)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on after the last complete epoch")
-        return 130
+    except (CheckpointError, NonFiniteError, OSError) as error:
+        parser.fail(error)
     except _LOST_WORKER as error:
-        reason = " ".join(str(error).split())
-        print(
-            f"{prog}: error: another worker was lost ({reason[:200]}). Give all workers their "
-            "command again: they go on after the last complete epoch.",
-            file=sys.stderr,
+        parser.fail(
+            f"another worker was lost ({' '.join(str(error).split())[:200]}). Give all workers "
+            "their command again: they go on after the last complete epoch."
         )
-        return 1
     if run.workers.is_chief:
         print(summary(result))
     return 0
 
 
-def summary(result: dict[str, dict[str, float]]) -> str:
+def summary(result: dict[str, Any]) -> str:
     """Losses and errors in percent, one line a part, and the gap between test and training."""
     errors = [name for name in ("error", "top5_error") if name in result["train"]]
     lines = []
@@ -68,6 +68,8 @@ def summary(result: dict[str, dict[str, float]]) -> str:
             lines.append(f"{part:10s} loss {result[part]['loss']:.4f}   {'   '.join(texts)}")
     gaps = [_percent(name, result["test"][name] - result["train"][name]) for name in errors]
     lines.append(f"{'gap':10s} {'':11s}   {'   '.join(gaps)}")
+    if "skipped_steps" in result:
+        lines.append(f"skipped steps, whose numbers were not finite: {result['skipped_steps']}")
     return "\n".join(lines)
 
 

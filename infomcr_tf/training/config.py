@@ -6,7 +6,9 @@ from infomcr_tf.models import ARCHITECTURES
 from infomcr_tf.regularizer import DATA_TERMS, SCHEDULES
 from infomcr_tf.regularizer.penalty import ESTIMATORS
 from infomcr_tf.training.learning_rate import LEARNING_RATE_SCHEDULES, drop_epochs
+from infomcr_tf.training.nonfinite import ON_NONFINITE
 from infomcr_tf.training.options import Config, Options, option
+from infomcr_tf.training.position import Interval
 from infomcr_tf.training.recipes import RECIPES, Recipe
 
 TRAINING_GROUP = "model and optimisation (default: the architecture's own recipe)"
@@ -126,6 +128,27 @@ class TrainConfig(Options):
         group=_RUN,
         type=str,
     )
+    save_every: str = option(
+        "300s",
+        "Save the state of the run, besides at the end of each epoch, after so many steps (200) or "
+        "seconds (300s) of training. Several workers save at the end of epochs only.",
+        group=_RUN,
+        type=str,
+    )
+    on_nonfinite: str = option(
+        "stop",
+        "What to do when the loss, the gradient or the penalty is NaN or infinite: stop, or skip "
+        "the step as if its batch had not been there.",
+        group=_RUN,
+        type=str,
+        choices=ON_NONFINITE,
+    )
+    deterministic: bool = option(
+        False,
+        "Use only operations that give the same bits every time, on GPUs too; slower.",
+        group=_RUN,
+        type=bool,
+    )
     gpus: int | None = option(
         None,
         "GPUs to train on, 0 for the CPU (default: one if there is one). Under TF_CONFIG of every "
@@ -165,7 +188,7 @@ class TrainConfig(Options):
                 "`--regularize` after-first-drop never starts with `--schedule` constant. Pass "
                 "--regularize always or never, or another schedule."
             )
-
+        Interval(self.save_every)
         self._check_precision()
 
     def _check_precision(self) -> None:
@@ -192,16 +215,22 @@ class TrainConfig(Options):
         """The architecture's own recipe."""
         return RECIPES[self.model]
 
-    def check(self, num_replicas: int) -> None:
+    def check(self, num_replicas: int, *, num_workers: int = 1) -> None:
         """Checks what does not depend on the data.
 
         Args:
             num_replicas: devices to train on, over all workers.
+            num_workers: processes that train together.
 
         Raises:
-            ValueError: if a batch cannot be shared out, the penalty would never start, or XLA is
-                asked for on several devices.
+            ValueError: if a batch cannot be shared out, the penalty would never start, XLA is asked
+                for on several devices, or several workers should skip steps.
         """
+        if self.on_nonfinite == "skip" and num_workers > 1:
+            raise ValueError(
+                f"`--on-nonfinite` skip works in one process. Received: {num_workers} workers. "
+                "Leave it out."
+            )
         batch_size = self.batch_size or self.recipe.batch_size
         if batch_size % num_replicas:
             raise ValueError(

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from infomcr_tf.data import WHOLE, Examples, Share, imagenet, shuffled_positions
 from infomcr_tf.training.imagenet_config import ImageNetConfig
+from infomcr_tf.training.position import START, Position
 from infomcr_tf.training.run_data import RunData, draw_number
 
 # As float32 crops of 114 x 114 they take 1.6 GB.
@@ -27,7 +28,7 @@ class ImageNetData(RunData):
         self.normalization = imagenet.make_normalization(config.normalization)
         self.image_shape = (config.crop_size, config.crop_size, 3)
         self.num_classes = train.num_classes
-        self.num_images = len(train_positions)
+        self.indices = train_positions
         self._seed = config.seed
 
     @classmethod
@@ -47,7 +48,7 @@ class ImageNetData(RunData):
         return cls(imagenet.resize_once(source, cache_dir, image_size=config.image_size), config)
 
     def training_batches(
-        self, config: ImageNetConfig, *, start_epoch: int = 0, share: Share = WHOLE
+        self, config: ImageNetConfig, *, start: Position = START, share: Share = WHOLE
     ) -> tf.data.Dataset:
         """See `RunData`."""
         images, positions = self._parts["train"]
@@ -59,7 +60,8 @@ class ImageNetData(RunData):
             augmentation=config.augmentation,
             normalization=self.normalization,
             seed=config.seed,
-            start_epoch=start_epoch,
+            start_epoch=start.epoch,
+            start_step=start.step,
             share=share,
         )
 

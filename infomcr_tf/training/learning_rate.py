@@ -16,7 +16,9 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
     def get_state(self) -> dict[str, Any]:
         """What it remembers, as JSON values."""
-        return {name: float(getattr(self, name)) for name in self._STATE}
+        values = {name: getattr(self, name) for name in self._STATE}
+        # Before the first epoch has ended, some versions of Keras have no best value yet.
+        return {name: None if value is None else float(value) for name, value in values.items()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from `get_state`'s answer; call it after `on_train_begin`."""

@@ -1,64 +1,102 @@
-"""Training on several machines: what `fit` does, which Keras 3 does not do there."""
+"""The loop of `fit`, which can begin at any step, be stopped at any, and runs on several machines.
+
+Keras' own begins with a whole epoch and hides the steps, and Keras 3 has none for several machines.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from infomcr_tf.regularizer import FisherRegularizedModel
+from infomcr_tf.training.checkpoint import Checkpoint
+from infomcr_tf.training.interrupts import between_steps
+from infomcr_tf.training.nonfinite import NonFiniteGuard
 
 
-def fit_on_workers(
+def train(
     model: keras.Model,
     batches: tf.data.Dataset,
     *,
     steps_per_epoch: int,
-    initial_epoch: int,
     epochs: int,
     callbacks: keras.callbacks.CallbackList,
+    checkpoint: Checkpoint,
+    guard: NonFiniteGuard,
 ) -> None:
-    """Trains a compiled model under its strategy; every worker calls it.
+    """Trains a compiled model from `checkpoint.position` on; every worker calls it.
 
     Args:
-        model: made and compiled in the strategy's scope.
-        batches: this worker's share of every batch, endless.
+        model: made and compiled in its strategy's scope, its metrics built.
+        batches: endless, from the position on; of this worker's share of every batch.
         steps_per_epoch: batches in an epoch.
-        initial_epoch: the first epoch, from 0.
         epochs: the epoch to stop before.
-        callbacks: with `model` set.
+        callbacks: with `model` set; among them `checkpoint` and `guard`.
+        checkpoint: restored.
+        guard: makes the steps.
+
+    Raises:
+        Interrupted: after SIGINT or SIGTERM, at the end of the step, when all is saved.
+        NonFiniteError: if a step leaves NaN or infinity.
     """
-    strategy = model.distribute_strategy
-    workers = strategy.extended._num_workers
-    local_replicas = strategy.num_replicas_in_sync // workers
-    size = batches.element_spec[0].shape[0] // local_replicas
-    iterator = iter(strategy.distribute_datasets_from_function(lambda _: batches.rebatch(size)))
-    # Metrics make their variables at the first batch, which cannot be within a replica.
-    with strategy.scope():
-        model._symbolic_build(data_batch=next(iter(batches.rebatch(size))))
-    train_step = _train_step(model)
+    begin = checkpoint.position
+    several = _num_workers(model) > 1
+    iterator = _iterator(model, batches)
+    train_step = _step_on_workers(model) if several else _step(model)
+    model.stop_training = False
     callbacks.on_train_begin()
-    for epoch in range(initial_epoch, epochs):
-        model.reset_metrics()
-        callbacks.on_epoch_begin(epoch)
-        for step in range(steps_per_epoch):
-            callbacks.on_train_batch_begin(step)
-            logs = train_step(next(iterator))
-            callbacks.on_train_batch_end(step, logs)
-        callbacks.on_epoch_end(epoch, {name: float(value) for name, value in logs.items()})
-        if model.stop_training:
-            break
+    with between_steps() as signal:
+        for epoch in range(begin.epoch, epochs):
+            first = begin.step if epoch == begin.epoch else 0
+            if first == 0:  # else they go on from the checkpoint
+                model.reset_metrics()
+            callbacks.on_epoch_begin(epoch)
+            for step in range(first, steps_per_epoch):
+                callbacks.on_train_batch_begin(step)
+                logs = guard.step(lambda: train_step(iterator), epoch, step)
+                callbacks.on_train_batch_end(step, logs)
+                if signal and step + 1 < steps_per_epoch:
+                    checkpoint.save()
+                    signal.raise_interrupted()
+            # A skipped step's logs are of no use.
+            logs = logs if several else model.get_metrics_result()
+            callbacks.on_epoch_end(epoch, {name: float(value) for name, value in logs.items()})
+            if model.stop_training:
+                break
+            if epoch + 1 < epochs:
+                signal.raise_interrupted()
     callbacks.on_train_end()
 
 
-def _train_step(model: keras.Model) -> Callable[[Any], dict[str, tf.Tensor]]:
+def _num_workers(model: keras.Model) -> int:
+    return getattr(model.distribute_strategy.extended, "_num_workers", 1)
+
+
+def _iterator(model: keras.Model, batches: tf.data.Dataset) -> Iterator[Any]:
+    strategy = model.distribute_strategy
+    workers = _num_workers(model)
+    if workers == 1:
+        return iter(strategy.experimental_distribute_dataset(batches))
+    size = batches.element_spec[0].shape[0] // (strategy.num_replicas_in_sync // workers)
+    return iter(strategy.distribute_datasets_from_function(lambda _: batches.rebatch(size)))
+
+
+def _step(model: keras.Model) -> Callable[[Any], dict[str, tf.Tensor]]:
+    model.make_train_function()
+    return model.train_function
+
+
+def _step_on_workers(model: keras.Model) -> Callable[[Any], dict[str, tf.Tensor]]:
     if isinstance(model, FisherRegularizedModel):
         plain = functools.partial(keras.Model.train_step, model)
-        return model.switch(_on_replicas(model, plain), _on_replicas(model, model.train_step))
-    return _on_replicas(model, model.train_step)
+        step = model.switch(_on_replicas(model, plain), _on_replicas(model, model.train_step))
+    else:
+        step = _on_replicas(model, model.train_step)
+    return lambda iterator: step(next(iterator))
 
 
 def _on_replicas(

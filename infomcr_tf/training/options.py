@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from infomcr_tf.storage import DiskFullError
+
 Config = TypeVar("Config", bound="Options")
 
 
@@ -98,6 +100,10 @@ class Parser(argparse.ArgumentParser):
             **arguments,
         )
 
+    def fail(self, reason: object) -> NoReturn:
+        """Prints one line on why work that had begun has ended, and exits with status 1."""
+        self.exit(1, f"{self.prog}: error: {' '.join(str(reason).split())}\n")
+
     def error(self, message: str) -> NoReturn:
         """Prints one line and exits with status 2."""
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
@@ -113,9 +119,14 @@ class Parser(argparse.ArgumentParser):
 
     @contextlib.contextmanager
     def one_line_errors(self) -> Iterator[None]:
-        """Turns a user's mistake (`ValueError`, `TypeError`, `OSError`) into `error`."""
+        """Turns a user's mistake (`ValueError`, `TypeError`, `OSError`) into `error`.
+
+        A full disk is no mistake: `fail`.
+        """
         try:
             yield
+        except DiskFullError as error:
+            self.fail(error)
         except (ValueError, TypeError, OSError) as error:
             self.error(str(error))
 

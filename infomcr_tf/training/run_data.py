@@ -2,10 +2,13 @@
 
 import abc
 
+import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.data import WHOLE, Examples, Normalization, Share
+from infomcr_tf.data.order import shuffled_batches
 from infomcr_tf.training.config import TrainConfig
+from infomcr_tf.training.position import START, Position
 
 
 class RunData(abc.ABC):
@@ -15,25 +18,47 @@ class RunData(abc.ABC):
         normalization: of the images, which are uint8 until then.
         image_shape: (height, width, channels) of what the network sees.
         num_classes: K.
-        num_images: images in an epoch before the last, incomplete batch is dropped.
+        indices: int64 [N], where the images of an epoch stand in the data set's training set.
         top_k: the k of a second error that is reported, or None.
     """
 
     normalization: Normalization
     image_shape: tuple[int, int, int]
     num_classes: int
-    num_images: int
+    indices: np.ndarray
     top_k: int | None = None
+
+    @property
+    def num_images(self) -> int:
+        """Images in an epoch, before the last, incomplete batch is dropped."""
+        return len(self.indices)
+
+    def batch_indices(self, config: TrainConfig, position: Position) -> np.ndarray:
+        """Which images of the data set's training set a step trains on.
+
+        Args:
+            config: resolved.
+            position: the step.
+        """
+        batches = shuffled_batches(
+            self.num_images,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_epoch=position.epoch,
+            start_step=position.step,
+        )
+        _, batch = next(iter(batches))
+        return self.indices[batch.numpy()]
 
     @abc.abstractmethod
     def training_batches(
-        self, config: TrainConfig, *, start_epoch: int = 0, share: Share = WHOLE
+        self, config: TrainConfig, *, start: Position = START, share: Share = WHOLE
     ) -> tf.data.Dataset:
         """Endless shuffled, augmented batches of (images, integer labels).
 
         Args:
             config: resolved.
-            start_epoch: the epoch to begin with, from 0.
+            start: the step to begin with.
             share: whose part of every batch to give.
         """
 

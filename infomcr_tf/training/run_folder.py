@@ -8,18 +8,20 @@ result.json    final losses and errors; its presence says that the run is comple
 checkpoint.npz the state of an unfinished run
 """
 
+import contextlib
 import csv
 import dataclasses
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from infomcr_tf.storage import read_json, write_json
+from infomcr_tf.model_file import load_model
+from infomcr_tf.storage import is_content, locked, read_json, write_json
 from infomcr_tf.training.config import TrainConfig
 from infomcr_tf.training.kinds import config_from_dict, kind_of
 
@@ -27,8 +29,11 @@ _CONFIG_KIND = "infomcr_tf run"
 _RESULT_KIND = "infomcr_tf result"
 _VERSION = 1
 _PACKAGES = ("infomcr-tf", "tensorflow", "keras", "numpy", "tensorflow-datasets")
-# Where data and run lie does not change what a run is.
-_LOCATIONS = ("data_dir", "manual_dir", "image_folder", "cache_dir", "run_dir")
+# Where data and run lie does not change what a run is; nor does how often it is saved. What to do
+# about a step that has failed may be decided when it has.
+_CHANGEABLE = (
+    "data_dir", "manual_dir", "image_folder", "cache_dir", "run_dir", "save_every", "on_nonfinite",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +60,18 @@ class RunFolder:
 
         Raises:
             ValueError: if the folder holds another run, or something else.
+            BlockingIOError: if another process uses it.
             OSError: if it cannot be written to.
         """
         path = Path(config.run_dir)
         cls.check_place(path)
-        path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError(f"The run folder {path} cannot be written to.")
+        with locked(path):
+            return cls._claim_locked(path, config, about)
+
+    @classmethod
+    def _claim_locked(
+        cls, path: Path, config: TrainConfig, about: Mapping[str, Any]
+    ) -> "RunFolder":
         if (path / "config.json").exists():
             found = cls.load(path)
             _check_same(path, found.config, config)
@@ -78,18 +88,26 @@ class RunFolder:
 
     @staticmethod
     def check_place(path: str | os.PathLike) -> None:
-        """Checks that `path` holds a run, or nothing.
+        """Checks that `path` holds a run, or nothing, and that no other process uses it.
 
         Raises:
             ValueError: if it is a file, or a folder with something else in it.
+            BlockingIOError: if another process uses it.
+            OSError: if it cannot be written to.
         """
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise ValueError(f"`--run-dir` should be a folder. Received: {path}, which is a file.")
-        if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
+        if not path.is_dir():
+            return
+        if any(map(is_content, path.iterdir())) and not (path / "config.json").exists():
             raise ValueError(
                 f"The folder {path} is not empty and not a run folder. Choose another --run-dir."
             )
+        if not os.access(path, os.W_OK):
+            raise PermissionError(f"The run folder {path} cannot be written to.")
+        with locked(path):
+            pass
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "RunFolder":
@@ -111,6 +129,18 @@ class RunFolder:
         except ValueError as error:
             raise ValueError(f"{path / 'config.json'} is damaged: {error}") from None
         return cls(path, config, about)
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keeps other processes out, and removes what dead ones have left.
+
+        Raises:
+            BlockingIOError: if another process uses the folder.
+        """
+        with locked(self.path):
+            if self.is_complete:
+                self.checkpoint_path.unlink(missing_ok=True)
+            yield
 
     @property
     def model_path(self) -> Path:
@@ -182,25 +212,6 @@ class RunFolder:
         return load_model(self.model_path)
 
 
-def load_model(path: str | os.PathLike) -> keras.Model:
-    """Loads a `.keras` file in Keras' safe mode, without its compile settings.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a model that can be loaded safely.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no model file {path}.")
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises many kinds on a damaged file
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{path} is not a Keras model file that can be loaded: {reason[:300]}"
-        ) from error
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a run's numbers depend on."""
     found = {"python": platform.python_version()}
@@ -220,7 +231,7 @@ def _check_same(path: Path, found: TrainConfig, wanted: TrainConfig) -> None:
         )
     for name, value in dataclasses.asdict(wanted).items():
         other = getattr(found, name)
-        if name not in _LOCATIONS and other != value:
+        if name not in _CHANGEABLE and other != value:
             raise ValueError(
                 f"The run folder {path} holds another run: its {name} is {other!r}, not {value!r}. "
                 "Choose another --run-dir or remove the folder."

@@ -1,5 +1,6 @@
 """One training run: from a configuration to a complete run folder."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +19,13 @@ from infomcr_tf.training.devices import distribution_strategy
 from infomcr_tf.training.evaluation import Validation, evaluate, logits_function
 from infomcr_tf.training.kinds import load_data
 from infomcr_tf.training.learning_rate import learning_rate_callback
-from infomcr_tf.training.loop import fit_on_workers
+from infomcr_tf.training.loop import train
+from infomcr_tf.training.nonfinite import NonFiniteError, NonFiniteGuard
+from infomcr_tf.training.position import Position
 from infomcr_tf.training.run_folder import RunFolder
+from infomcr_tf.training.state import build_metrics
 from infomcr_tf.training.target_loss import CROSS_ENTROPY, TargetLoss
+from infomcr_tf.training.tensorboard import TensorBoard
 from infomcr_tf.training.workers import Workers
 
 _PARTS = ("train", "validation", "test")
@@ -44,9 +49,12 @@ class TrainingRun:
     """
 
     def __init__(self, config: TrainConfig) -> None:
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
+            keras.utils.set_random_seed(config.seed)
         self.strategy = distribution_strategy(config.gpus, config.virtual_devices)
         self.workers = Workers(self.strategy)
-        config.check(self.strategy.num_replicas_in_sync)
+        config.check(self.strategy.num_replicas_in_sync, num_workers=self.workers.share.count)
         if self.workers.is_chief:
             RunFolder.check_place(config.run_dir or config.default_run_dir)
         self.data = self.workers.chief_first(lambda: load_data(config))
@@ -54,6 +62,9 @@ class TrainingRun:
         self._steps_per_epoch = self.data.num_images // config.batch_size
         with self.strategy.scope():
             self._model = self._compiled_model()
+        self._guard = NonFiniteGuard(
+            config.on_nonfinite, self._describe_step, patience=self._steps_per_epoch
+        )
         self._target_loss = None if config.target_loss is None else TargetLoss(config.target_loss)
         self.folder = self._claim_folder() if self.workers.is_chief else None
 
@@ -66,7 +77,18 @@ class TrainingRun:
         Returns:
             The content of `result.json`: losses and errors on the un-augmented training,
             validation (if any) and test images. In a worker that is not the chief: nothing.
+
+        Raises:
+            Interrupted: after SIGINT or SIGTERM, when the state is saved.
+            NonFiniteError: if a step leaves NaN or infinity; see `--on-nonfinite`.
+            CheckpointError: if the run's state cannot be read.
+            BlockingIOError: if another process uses the run folder.
+            DiskFullError: if a file cannot be written for want of space.
         """
+        with self.folder.in_use() if self.folder else contextlib.nullcontext():
+            return self._run(verbose)
+
+    def _run(self, verbose: int | str) -> dict[str, Any]:
         complete = self.workers.is_chief and self.folder.is_complete
         if self.workers.from_chief(b"complete" if complete else None):
             return self.folder.read_result() if complete else {}
@@ -84,33 +106,55 @@ class TrainingRun:
 
     def _train(self, verbose: int | str) -> None:
         config, model = self.config, self._model
+        build_metrics(model, self._batch_spec())
         callbacks = self._callbacks()
-        checkpoint = Checkpoint(self.folder, callbacks, self.workers)
+        checkpoint = Checkpoint(
+            self.folder,
+            [*callbacks, self._guard],
+            self.workers,
+            save_every=config.save_every,
+            steps_per_epoch=self._steps_per_epoch,
+        )
         checkpoint.restore(model)
         if self._target_loss is not None:
             callbacks.append(self._target_loss)
             if checkpoint.rows and self._target_loss.reached(checkpoint.rows[-1]):
                 return
+        if checkpoint.position.epoch == config.epochs:
+            return
         callback_list = keras.callbacks.CallbackList(
-            [*callbacks, checkpoint],
-            add_history=True,  # `fit` reads it
+            [self._guard, *callbacks, checkpoint],
             add_progbar=verbose != 0,
             model=model,
             verbose=1 if verbose == "auto" else verbose,
             epochs=config.epochs,
             steps=self._steps_per_epoch,
         )
-        epochs = {
-            "steps_per_epoch": self._steps_per_epoch,
-            "initial_epoch": checkpoint.epochs_done,
-            "epochs": config.epochs,
-            "callbacks": callback_list,
-        }
-        batches = self._training_batches(checkpoint.epochs_done)
-        if self.workers.several:
-            fit_on_workers(model, batches, **epochs)
-        else:  # the batches are shuffled
-            model.fit(batches, shuffle=False, verbose=verbose, **epochs)
+        try:
+            train(
+                model,
+                self._training_batches(checkpoint.position),
+                steps_per_epoch=self._steps_per_epoch,
+                epochs=config.epochs,
+                callbacks=callback_list,
+                checkpoint=checkpoint,
+                guard=self._guard,
+            )
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"{error} The last good checkpoint: {checkpoint.describe_saved()}. Lower "
+                "--learning-rate or --beta, look at these images, or go on from the checkpoint "
+                "with the same command and --on-nonfinite skip."
+            ) from None
+
+    def _describe_step(self, epoch: int, step: int) -> str:
+        """Where in the training a step is, and which images it sees."""
+        images = self.data.batch_indices(self.config, Position(epoch, step))
+        return (
+            f"at step {epoch * self._steps_per_epoch + step + 1} (epoch {epoch + 1}, step "
+            f"{step + 1} of {self._steps_per_epoch}), whose batch has {len(images)} images of the "
+            f"training set: {', '.join(map(str, images[:8]))}{', ...' if len(images) > 8 else ''}."
+        )
 
     def _compiled_model(self) -> keras.Model:
         config = self.config
@@ -182,14 +226,19 @@ class TrainingRun:
         if config.regularize != "never":
             callbacks.append(BetaSchedule(config.regularize, beta=config.beta))
         if self.workers.is_chief:
-            callbacks.append(keras.callbacks.TensorBoard(self.folder.logs_path, write_graph=False))
+            callbacks.append(TensorBoard(self.folder.logs_path, write_graph=False))
         return callbacks
 
-    def _training_batches(self, start_epoch: int) -> tf.data.Dataset:
-        batches = self.data.training_batches(
-            self.config, start_epoch=start_epoch, share=self.workers.share
-        )
+    def _training_batches(self, start: Position) -> tf.data.Dataset:
+        batches = self.data.training_batches(self.config, start=start, share=self.workers.share)
         return batches.map(self._one_hot)
+
+    def _batch_spec(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+        size = self.config.batch_size
+        return (
+            tf.TensorSpec([size, *self.data.image_shape], tf.float32),
+            tf.TensorSpec([size, self.data.num_classes], tf.float32),
+        )
 
     def _one_hot(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return images, tf.one_hot(labels, self.data.num_classes)
@@ -238,6 +287,8 @@ class TrainingRun:
             for part in _PARTS
             if self.data.evaluation_batches(part) is not None
         }
+        if self._guard.counts:
+            result["skipped_steps"] = self._guard.skipped
         if not self.workers.is_chief:
             return {}
         self.folder.write_result(result)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 import train_cifar
 from infomcr_tf.training import CifarConfig, TrainingRun
 from infomcr_tf.training.options import flag
+from infomcr_tf.training.position import START
 
 DIGITS = ["--dataset", "digits", "--model", "cnn"]
 
@@ -25,6 +27,7 @@ VALUES = {
     "regularize": "011", "alpha": 0.5, "beta": 2.5, "num_sub_batches": 6, "data_term": "batch",
     "seed": 17, "gpus": 0, "virtual_devices": 2, "estimator": "hessian_vector",
     "allow_tf32": True, "mixed_precision": True, "jit_compile": True, "target_loss": 0.5,
+    "save_every": "7", "on_nonfinite": "skip", "deterministic": False,
 }  # fmt: skip
 
 
@@ -75,7 +78,7 @@ def test_every_option_reaches_the_training(started):
     assert (optimizer.momentum, optimizer.nesterov) == (0.75, False)
     assert model.loss.label_smoothing == 0.0625
     assert model.model.layers[1].kernel_regularizer.l2 == pytest.approx(0.125 / 2)
-    images, labels = next(iter(run._training_batches(0)))
+    images, labels = next(iter(run._training_batches(START)))
     assert images.shape == (12, 8, 8, 1)
     assert labels.shape == (12, 10)
     assert run._steps_per_epoch == (70 + 13) // 12
@@ -96,9 +99,8 @@ def test_seed_and_augmentation_reach_the_batches(started, tmp_path):
         run = started(
             dataset="digits", model="cnn", batch_size=16, run_dir=str(tmp_path / str(i)), **values
         )
-        return np.asarray(next(iter(run._training_batches(0)))[0]), run._model.model.get_weights()[
-            0
-        ]
+        images, _ = next(iter(run._training_batches(START)))
+        return np.asarray(images), run._model.model.get_weights()[0]
 
     base, weights = first_batch(0, seed=1)
     same, same_weights = first_batch(1, seed=1)
@@ -175,10 +177,10 @@ def test_as_a_real_process(root_dir, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_interrupt_has_the_conventional_status(capsys, monkeypatch, tmp_path):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(TrainingRun, "run", interrupted)
-    assert train_cifar.main([*DIGITS, "--run-dir", str(tmp_path / "run")]) == 130
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_has_the_conventional_status(number, status, capsys, monkeypatch, tmp_path):
+    before = signal.getsignal(number)
+    monkeypatch.setattr(TrainingRun, "run", lambda *_, **__: signal.raise_signal(number))
+    assert train_cifar.main([*DIGITS, "--run-dir", str(tmp_path / "run")]) == status
+    assert signal.getsignal(number) == before
     assert "the same command goes on" in capsys.readouterr().out
