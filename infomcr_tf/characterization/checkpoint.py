@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from infomcr_tf.characterization.report import to_float
 from infomcr_tf.characterization.settings import Settings
 from infomcr_tf.storage import read_json, write_json
 
@@ -69,17 +70,43 @@ class Checkpoint:
             content = read_json(self._path, kind=_KIND, version=_VERSION)
         except ValueError as error:
             raise ValueError(f"{error} Delete it or name another `checkpoint`.") from None
-        if content["fingerprint"] != self._fingerprint:
+        if content.get("fingerprint") != self._fingerprint:
             warnings.warn(
                 f"{self._path} was made with other settings, weights or data; starting over.",
                 UserWarning,
                 stacklevel=4,
             )
             return
-        for trial, values in content["trials"].items():
-            self.trials[int(trial)] = {name: float(value) for name, value in values.items()}
-        for block, values in content["robustness"].items():
-            self.robustness[int(block)] = [float(value) for value in values]
+        try:
+            self.trials, self.robustness = _results(content)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ValueError(
+                f"{self._path} is damaged: {error!r}. Delete it or name another `checkpoint`."
+            ) from None
+
+
+def _results(
+    content: dict[str, Any],
+) -> tuple[dict[int, dict[str, float]], dict[int, list[float]]]:
+    trials = {
+        _index(trial): {name: to_float(value) for name, value in values.items()}
+        for trial, values in content["trials"].items()
+    }
+    if len({frozenset(values) for values in trials.values()}) > 1:
+        raise ValueError("its trials have different numbers")
+    robustness = {
+        _index(block): [to_float(value) for value in values]
+        for block, values in content["robustness"].items()
+    }
+    if any(len(values) != 3 for values in robustness.values()):
+        raise ValueError("a block of the robustness should have 3 numbers")
+    return trials, robustness
+
+
+def _index(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{text!r} is not an index")
+    return int(text)
 
 
 def fingerprint(model: keras.Model, x: Any, labels: np.ndarray, settings: Settings) -> str:

@@ -217,8 +217,8 @@ class MinimumReport:
                 num_examples=_count(content["num_examples"]),
                 num_samples=_count(content["num_samples"]),
                 trials=to_arrays(content["trials"]),
-                robustness=_optional(_float, content.get("robustness")),
-                robustness_std=_optional(_float, content.get("robustness_std")),
+                robustness=_optional(to_float, content.get("robustness")),
+                robustness_std=_optional(to_float, content.get("robustness_std")),
                 num_robustness_examples=_optional(_count, content.get("num_robustness_examples")),
                 settings=dict(content["settings"]),
             )
@@ -280,7 +280,7 @@ def to_arrays(trials: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Turns lists of numbers (or of "inf", "-inf", "nan") into the arrays of `trials`."""
     return {
         name: np.array(
-            [_float(value) for value in values],
+            [to_float(value) for value in values],
             dtype=np.int64 if name in _INTEGER_TRIALS else np.float64,
         )
         for name, values in trials.items()
@@ -291,7 +291,13 @@ def _optional(kind: Callable[[Any], Any], value: Any) -> Any:
     return None if value is None else kind(value)
 
 
-def _float(value: Any) -> float:
+def to_float(value: Any) -> float:
+    """The number that a JSON value stands for: itself, or one of "inf", "-inf" and "nan".
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is another text.
+    """
     if isinstance(value, bool) or (isinstance(value, str) and value not in _NON_FINITE):
         raise ValueError(f"{value!r} is not a number")
     return float(value)
@@ -305,4 +311,4 @@ def _count(value: Any) -> int:
 
 def _close(own: float, stated: Any) -> bool:
     """Equal, up to the order in which another machine adds."""
-    return bool(np.isclose(own, _float(stated), rtol=1e-9, atol=0, equal_nan=True))
+    return bool(np.isclose(own, to_float(stated), rtol=1e-9, atol=0, equal_nan=True))
