@@ -2,7 +2,9 @@
 
 In one process: every variant's step is timed in turn, round after round, on the same batch; the
 ratio is the median over the rounds of a variant's time over the plain step's of the same round.
-Peak memory is that of a process of its own that takes two steps. Prints JSON with the environment.
+`processor_ratio` is that of the processor time of all threads, which other work on the machine
+disturbs less. Peak memory is that of a process of its own that takes two steps. Prints JSON with
+the environment.
 
     python benchmarks/step.py --models cnn resnet20 [--variants batch sub_batches] [--rounds 5]
 """
@@ -71,7 +73,8 @@ def measure(name, variants, rounds):
     """Time to the first step, median time of a step and its ratio to the plain one."""
     batch = random_batch(name)
     compiled = {variant: compile_variant(name, variant) for variant in variants}
-    first, times = {}, {variant: [] for variant in variants}
+    first = {}
+    times, processor_times = ({variant: [] for variant in variants} for _ in range(2))
     for variant, model in compiled.items():
         first[variant] = seconds(model, batch)
         if variant == "plain, 8 parts":
@@ -82,8 +85,10 @@ def measure(name, variants, rounds):
             steps = 4 if variant == "every=4" else 1
             parts = 8 if variant == "plain, 8 parts" else 1
             cut = [tuple(t[i::parts] for t in batch) for i in range(parts)]
+            start = time.process_time()
             taken = [sum(seconds(model, part) for part in cut) for _ in range(steps)]
             times[variant].append(sum(taken) / steps)
+            processor_times[variant].append((time.process_time() - start) / steps)
         print(f"{name}: round {round_number + 1} of {rounds}", file=sys.stderr)
     ratios = {
         variant: [t / plain for t, plain in zip(times[variant], times["plain"], strict=True)]
@@ -93,6 +98,11 @@ def measure(name, variants, rounds):
         variant: {
             "ratio": round(statistics.median(ratios[variant]), 3),
             "ratios": [round(ratio, 2) for ratio in ratios[variant]],
+            "processor_ratio": round(
+                statistics.median(processor_times[variant])
+                / statistics.median(processor_times["plain"]),
+                3,
+            ),
             "seconds": round(statistics.median(times[variant]), 4),
             "first_step_seconds": round(first[variant], 1),
         }
