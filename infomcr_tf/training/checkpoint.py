@@ -15,6 +15,12 @@ from infomcr_tf.training.run_folder import RunFolder
 from infomcr_tf.training.state import all_variables
 from infomcr_tf.training.workers import Workers
 
+# What a file that is not as it was written leads to.
+_DAMAGES = (
+    ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, RecursionError,
+    zipfile.BadZipFile,
+)  # fmt: skip
+
 
 class CheckpointError(ValueError):
     """The file of a run's state cannot be used."""
@@ -79,9 +85,8 @@ class Checkpoint(keras.callbacks.Callback):
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 values = [file[f"v{i}"] for i in range(len(about["variables"]))]
-            position = Position(**about["position"])
-            self.rows, self._states = about["rows"], about["callbacks"]
-        except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            self._take(about)
+        except _DAMAGES as error:
             raise CheckpointError(
                 f"The checkpoint {self._name} is damaged ({error}). Delete it to start the run "
                 "over."
@@ -92,9 +97,17 @@ class Checkpoint(keras.callbacks.Callback):
             )
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        self.position = self._saved = position
-        self._give_back()
+        self._saved = self.position
         self._write_history()
+
+    def _take(self, about: dict[str, Any]) -> None:
+        """Takes what is not a variable."""
+        self.position = Position(**about["position"])
+        self.rows, self._states = about["rows"], about["callbacks"]
+        fits = 0 <= self.position.step < self._steps_per_epoch
+        if not fits or len(self.rows) != self.position.epoch:
+            raise ValueError(f"{self.position} with {len(self.rows)} epochs of history")
+        self._give_back()
 
     def _read(self) -> bytes | None:
         there = self._folder is not None and self._folder.checkpoint_path.exists()

@@ -16,6 +16,7 @@ import train_imagenet
 from infomcr_tf.data import imagenet
 from infomcr_tf.training import ImageNetConfig, RunFolder, TrainingRun, load_data
 from infomcr_tf.training.options import flag
+from infomcr_tf.training.position import START
 
 SMALL = [
     "--model", "cnn", "--image-size", "20", "--crop-size", "16", "--batch-size", "4",
@@ -156,7 +157,7 @@ def test_real_images_at_their_real_size(shared_dir, tmp_path, monkeypatch):
     run = TrainingRun(config)
     assert run.folder.about["num_parameters"] == 25_875_816
     assert run._steps_per_epoch == 1280 // 128
-    images, labels = next(iter(run._training_batches(0)))
+    images, labels = next(iter(run._training_batches(START)))
     assert (images.shape, labels.shape) == ((128, 114, 114, 3), (128, 1000))
     # In [0, 1] before the mean is subtracted, jittered by up to 1.4 ** 3.
     assert -1.5 < float(tf.reduce_min(images)) < -0.2
