@@ -26,14 +26,9 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(number)
         self.number = number
 
-    @property
-    def exit_status(self) -> int:
-        """130 after SIGINT, 143 after SIGTERM."""
-        return 128 + self.number
-
 
 def interruptible(main: Main) -> Main:
-    """For the `main` of a script: SIGINT and SIGTERM end it with one line and their exit status.
+    """For the `main` of a script: SIGINT and SIGTERM end it with one line and status 130 or 143.
 
     Within `main` they raise `Interrupted`, wherever it is. A second SIGINT ends the process at
     once.
@@ -47,9 +42,10 @@ def interruptible(main: Main) -> Main:
         try:
             with _handled(raise_interrupted):
                 return main(argv)
-        except Interrupted as interrupt:
+        except KeyboardInterrupt as interrupt:
             print("\ninterrupted; the same command goes on where it stopped", flush=True)
-            return interrupt.exit_status
+            number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
+            return 128 + number
 
     return interruptible_main
 
