@@ -29,8 +29,8 @@ demo: $(VENV)/.installed ## Train with and without the regulariser on real digit
 	  --out $(RUNS)/comparison
 	@echo "picture: $(RUNS)/comparison/comparison.png"
 
-test: $(VENV)/.installed ## Run the default test suite
-	$(PY) -m pytest -q -m "not slow"
+test: $(VENV)/.installed ## Run the default test suite, in two processes
+	$(PY) -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed ## Run the tests that take longer
 	$(PY) -m pytest -q -m slow

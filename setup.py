@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest>=8.3", "hypothesis>=6.112"]
+TEST = ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.112"]
 
 setup(
     name="infomcr-tf",
