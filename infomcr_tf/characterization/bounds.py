@@ -7,9 +7,10 @@ ICML 2020, sections 5.1.1, 5.2, 5.3 and appendices B, C.
 """
 
 import math
-import numbers
 import warnings
 from dataclasses import dataclass
+
+from infomcr_tf.characterization.validation import is_integer, is_real
 
 # "Close-to-zero training loss" has no figure in the paper. Its own runs end below 0.01; ten times
 # that is where we stop believing that a minimum is meant.
@@ -76,7 +77,7 @@ def gamma_from_gamma_hat(gamma_hat: float, *, num_parameters: int, num_samples: 
         ValueError: where W or N' is no integer above 0, or gamma_hat no number.
     """
     W, samples = _count("num_parameters", num_parameters, 1), _count("num_samples", num_samples, 1)
-    if not _is_real(gamma_hat):  # nan, where no trial could be measured, stays nan
+    if not is_real(gamma_hat):  # nan, where no trial could be measured, stays nan
         raise ValueError(f"`gamma_hat` must be a number. Received: gamma_hat={gamma_hat!r}")
     return W / samples * float(gamma_hat) - W * math.log(W)
 
@@ -125,7 +126,7 @@ def generalization_bound(
     W, N = _count("num_parameters", num_parameters, 1), _count("num_examples", num_examples, 2)
     train_loss = _at_least("train_loss", train_loss, 0)
     gamma, log_volume = _number("gamma", gamma), _number("log_volume", log_volume)
-    if not (_is_real(delta) and 0 < delta <= 1):
+    if not (is_real(delta) and 0 < delta <= 1):
         raise ValueError(f"`delta` must be in (0, 1]. Received: delta={delta!r}")
     if posterior_train_loss is not None:
         posterior_train_loss = _at_least("posterior_train_loss", posterior_train_loss, 0)
@@ -222,30 +223,18 @@ def _exp(exponent: float) -> float:
 
 
 def _number(name: str, value: float) -> float:
-    if not _is_real(value) or math.isnan(value):
+    if not is_real(value) or math.isnan(value):
         raise ValueError(f"`{name}` must be a number. Received: {name}={value!r}")
     return float(value)
 
 
 def _at_least(name: str, value: float, least: float) -> float:
-    if not (_is_real(value) and value >= least and math.isfinite(value)):
+    if not (is_real(value) and value >= least and math.isfinite(value)):
         raise ValueError(f"`{name}` must be a finite number >= {least}. Received: {name}={value!r}")
     return float(value)
 
 
 def _count(name: str, value: int, least: int) -> int:
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not (whole and _is_real(value) and value >= least):
+    if not is_integer(value, at_least=least):
         raise ValueError(f"`{name}` must be an integer >= {least}. Received: {name}={value!r}")
     return int(value)
-
-
-def _is_real(value: object) -> bool:
-    """Whether `value` is a real number that has a floating-point value, finite or not."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        return False
-    try:
-        float(value)
-    except OverflowError:
-        return False
-    return True

@@ -10,6 +10,7 @@ import tensorflow as tf
 from infomcr_tf.characterization.characterize import Measurement
 from infomcr_tf.characterization.report import MinimumReport
 from infomcr_tf.characterization.settings import resolve_metrics
+from infomcr_tf.characterization.validation import is_integer
 
 
 class CharacterizeCallback(keras.callbacks.Callback):
@@ -53,7 +54,7 @@ class CharacterizeCallback(keras.callbacks.Callback):
         **settings: Any,
     ) -> None:
         super().__init__()
-        if isinstance(every, bool) or int(every) != every or every < 1:
+        if not is_integer(every, at_least=1):
             raise ValueError(f"`every` must be a positive integer. Received: every={every!r}")
         self.reports: dict[int, MinimumReport] = {}
         self._x, self._y, self._every, self._prefix = x, y, every, prefix

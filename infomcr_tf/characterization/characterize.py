@@ -81,7 +81,7 @@ def characterize(
         A `MinimumReport`.
 
     Raises:
-        TypeError: where `model` is not a Keras model.
+        TypeError: where `model` is not a Keras model, or `checkpoint` no path.
         ValueError: where an argument or the data do not fit; before any work starts.
         OSError: where `checkpoint` cannot be written.
     """
@@ -157,6 +157,8 @@ class Measurement:
         self, *, checkpoint: str | os.PathLike | None = None, progress: bool = True
     ) -> MinimumReport:
         """Measures the model as it is now; see `characterize`."""
+        if not (checkpoint is None or isinstance(checkpoint, (str, os.PathLike))):
+            raise TypeError(f"`checkpoint` must be a path or None. Received: {checkpoint!r}")
         settings = self._settings
         identity = None
         if checkpoint is not None:

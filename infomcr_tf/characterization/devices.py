@@ -18,6 +18,8 @@ def resolve_devices(devices: Sequence[str] | None) -> list[str | None]:
         return [device.name for device in tf.config.list_logical_devices("GPU")] or [None]
     if isinstance(devices, str):
         devices = [devices]
+    if not isinstance(devices, (list, tuple)) or not all(isinstance(d, str) for d in devices):
+        raise ValueError(f"`devices` must be a list of names or None. Received: {devices!r}")
     present = [device.name for device in tf.config.list_logical_devices()]
     resolved = [_resolve(name, present) for name in devices]
     if not resolved:

@@ -19,10 +19,13 @@ def check_examples(model: keras.Model, x: Any, y: Any) -> tuple[Any, np.ndarray]
         `x` with NumPy arrays at its leaves, and int64 labels [n].
 
     Raises:
+        TypeError: if `model` is not a Keras model.
         ValueError: if there are no examples, their numbers differ, a shape does not fit the model,
             a value is NaN or infinite, or a label is not a class of the model.
     """
-    x = keras.tree.map_structure(np.asarray, x)
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
+    x = keras.tree.map_structure(_as_array, x)
     _check_inputs(model, x)
     num = num_examples(x)
     labels = _integer_labels(np.asarray(y), _num_classes(model))
@@ -32,6 +35,13 @@ def check_examples(model: keras.Model, x: Any, y: Any) -> tuple[Any, np.ndarray]
             f"Received: {num} examples in `x`, {len(labels)} labels in `y`"
         )
     return x, labels
+
+
+def _as_array(leaf: Any) -> np.ndarray:
+    try:
+        return np.asarray(leaf)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"`x` must hold arrays. Received: {error}") from None
 
 
 def num_examples(x: Any) -> int:

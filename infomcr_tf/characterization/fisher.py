@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.characterization.examples import check_examples, num_examples, take
-from infomcr_tf.characterization.network import Network, check_logits
+from infomcr_tf.characterization.network import Network
 
 # A float64 matrix of this many rows takes 200 MB, and the Hessian this many backward passes.
 MAX_PARAMETERS = 5000
@@ -140,8 +140,6 @@ def _fisher_roots(model: keras.Model, x: Any, y: Any) -> np.ndarray:
     for index, weight in enumerate(weights):
         example = keras.tree.map_structure(tf.convert_to_tensor, take(x, [index]))
         logits, rows = jacobian(example)
-        if index == 0:
-            check_logits(logits)
         log_p = tf.nn.log_softmax(tf.cast(logits[0], tf.float64)).numpy()
         to_log_p = _log_softmax_jacobian(np.exp(log_p))
         scale = np.sqrt(weight / len(weights))[:, None]
@@ -188,6 +186,7 @@ def _prepare(model: keras.Model, x: Any, y: Any) -> tuple[Network, Any, np.ndarr
             f"the whole Fisher matrix is for at most {MAX_PARAMETERS} trainable parameters. "
             f"Received: a model with {num_parameters}. Use `characterize`, or freeze layers."
         )
+    num_classes = network.check_logits(x)
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] > 1:
         weights = y.astype(np.float64)
@@ -196,7 +195,6 @@ def _prepare(model: keras.Model, x: Any, y: Any) -> tuple[Network, Any, np.ndarr
         if (weights < 0).any() or (np.abs(weights.sum(axis=1) - 1) > tolerance).any():
             raise ValueError("`y` [N, K] must hold probabilities that sum to 1.")
         return network, x, weights
-    num_classes = int(network.logits(keras.tree.map_structure(tf.convert_to_tensor, x)).shape[1])
     weights = np.zeros((num_examples(x), num_classes))
     weights[np.arange(len(labels)), labels] = 1
     return network, x, weights

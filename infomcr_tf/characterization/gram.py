@@ -17,8 +17,13 @@ import tensorflow as tf
 from infomcr_tf.characterization.blocks import Block, inner_products
 from infomcr_tf.characterization.examples import check_examples, take
 from infomcr_tf.characterization.head import Head, HeadOutput
-from infomcr_tf.characterization.network import Network, check_logits
+from infomcr_tf.characterization.network import Network
 from infomcr_tf.characterization.plan import METHODS, Pass, Plan
+from infomcr_tf.characterization.validation import (
+    is_integer,
+    number_of_bytes,
+    require_choice,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,13 +123,10 @@ class GradientEngine:
         max_memory_bytes: int = 2 * 1024**3,
         device: str | None = None,
     ) -> None:
-        if method not in METHODS:
-            raise ValueError(f"`method` must be one of {METHODS}. Received: {method!r}")
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"`chunk_size` must be at least 1. Received: {chunk_size}")
-        if max_memory_bytes < 1:
+        require_choice("method", method, METHODS)
+        if chunk_size is not None and not is_integer(chunk_size, at_least=1):
             raise ValueError(
-                f"`max_memory_bytes` must be a number of bytes. Received: {max_memory_bytes}"
+                f"`chunk_size` must be at least 1, an integer. Received: {chunk_size!r}"
             )
         self._head = Head(normalize_logits, equalize_loss)
         self._network = Network(model, batch_norm)
@@ -132,7 +134,7 @@ class GradientEngine:
         self._settings = {
             "method": method,
             "chunk_size": chunk_size,
-            "max_memory_bytes": max_memory_bytes,
+            "max_memory_bytes": number_of_bytes(max_memory_bytes),
         }
         self._plan = None
 
@@ -220,7 +222,7 @@ class GradientEngine:
             y = tf.constant(y)
             if self._plan is None:
                 two = take(x, slice(0, 2))
-                check_logits(self._network.logits(two))
+                self._network.check_logits(x)
                 self._plan = Plan(self._network, self._head, x=two, **self._settings)
             return x, y, self._plan.passes(x, y)
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from infomcr_tf.characterization.validation import is_real
+
 # Each step halves the bracket: its width reaches the spacing of float64.
 _BISECTIONS = 60
 
@@ -56,19 +58,23 @@ class Head:
     def __init__(
         self, normalize_logits: float | None = None, equalize_loss: float | None = None
     ) -> None:
-        if normalize_logits is not None and not 0 < normalize_logits < math.inf:
+        if normalize_logits is not None and not (
+            is_real(normalize_logits) and 0 < normalize_logits < math.inf
+        ):
             raise ValueError(
                 "`normalize_logits` must be a positive number, the scale s in z / (||z|| s), or "
-                f"None. Received: normalize_logits={normalize_logits}"
+                f"None. Received: normalize_logits={normalize_logits!r}"
             )
-        if equalize_loss is not None and not 0 < equalize_loss < math.log(2):
+        if equalize_loss is not None and not (
+            is_real(equalize_loss) and 0 < equalize_loss < math.log(2)
+        ):
             raise ValueError(
                 "`equalize_loss` must be between 0 and ln 2 = 0.693, where exactly the correctly "
                 "classified examples have a temperature that gives this loss, or None. "
-                f"Received: equalize_loss={equalize_loss}"
+                f"Received: equalize_loss={equalize_loss!r}"
             )
-        self.normalize_logits = normalize_logits
-        self.equalize_loss = equalize_loss
+        self.normalize_logits = None if normalize_logits is None else float(normalize_logits)
+        self.equalize_loss = None if equalize_loss is None else float(equalize_loss)
 
     def transform(self, logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the transformed logits z' [n, K] in float64 and which examples are kept [n].

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from infomcr_tf.characterization.blocks import Block, Rows
 from infomcr_tf.characterization.head import Head, HeadOutput
-from infomcr_tf.characterization.network import Network
+from infomcr_tf.characterization.network import NOT_PER_EXAMPLE, Network
 from infomcr_tf.characterization.verification import agree, ordinary_gradients
 
 
@@ -152,10 +152,7 @@ def traced_and_verified(
     else:
         function = right()
     if function is None:
-        raise ValueError(
-            "`model` has no per-example gradients: in inference mode its output is random, or the "
-            "output for one example depends on the others. Take out the layer that does this"
-        )
+        raise ValueError(NOT_PER_EXAMPLE)
     return function
 
 

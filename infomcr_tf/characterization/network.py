@@ -15,7 +15,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from infomcr_tf.characterization.validation import require_choice
+
 BATCH_NORM_MODES = ("inference", "batch")
+
+NOT_PER_EXAMPLE = (
+    "`model` has no per-example gradients: in inference mode its output is random, or the output "
+    "for one example depends on the others. Take out the layer that does this"
+)
 
 # Two threads that trace the same model at once would see each other's overrides.
 TRACING = threading.RLock()
@@ -39,10 +46,7 @@ class Network:
     def __init__(self, model: keras.Model, batch_norm: str = "inference") -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
-        if batch_norm not in BATCH_NORM_MODES:
-            raise ValueError(
-                f"`batch_norm` must be one of {BATCH_NORM_MODES}. Received: {batch_norm!r}"
-            )
+        require_choice("batch_norm", batch_norm, BATCH_NORM_MODES)
         if not model.built:
             raise ValueError("`model` must be built. Call it once on a batch, or `model.build()`")
         if not model.trainable_variables:
@@ -83,6 +87,35 @@ class Network:
         recorder = recorder or contextlib.nullcontext()
         with override(self._overrides), recorder, keras.StatelessScope():
             return self.model(x, training=False)
+
+    def check_logits(self, x: Any) -> int:
+        """Checks on one or two examples that the model gives logits, each example its own.
+
+        Args:
+            x: checked examples, one array or tensor or a structure of them.
+
+        Returns:
+            K, the number of classes.
+
+        Raises:
+            ValueError: see `check_logits`; also if the logits are random or, but for BatchNorm in
+                batch mode, depend on the other examples.
+        """
+        last = len(keras.tree.flatten(x)[0]) - 1
+
+        def logits_of(*indices: int) -> np.ndarray:
+            chosen = keras.tree.map_structure(lambda leaf: tf.gather(leaf, indices), x)
+            return self.logits(chosen).numpy()
+
+        together = logits_of(0, last, 0)
+        check_logits(together)
+        # A batch is added up in another order: some roundings of the largest logit.
+        tolerance = 1e3 * np.finfo(together.dtype).eps * np.abs(together).max()
+        if not self.couples_examples:
+            for row, index in zip(together, (0, last, 0), strict=True):
+                if np.abs(row - logits_of(index)).max() > tolerance:
+                    raise ValueError(NOT_PER_EXAMPLE)
+        return together.shape[1]
 
 
 @contextlib.contextmanager

@@ -1,18 +1,19 @@
 """The settings of one characterisation, checked before any work starts."""
 
-import difflib
-import numbers
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from infomcr_tf.characterization.metrics import TRIAL_METRICS
+from infomcr_tf.characterization.validation import is_integer, require_choice
 
 METRICS = (*TRIAL_METRICS, "frobenius_norm_sampled", "robustness")
 PROTOCOLS = ("authors",)
 
 # What the authors' released code fixes: BatchNorm with the statistics of chunks of 10 examples,
 # logits divided by 0.04 times their norm, batches in stored order.
+_COUNTS = ("num_trials", "num_samples", "chunk_size", "num_robustness_examples")
+_OPTIONAL = ("chunk_size", "num_robustness_examples")
 _AUTHORS = {"batch_norm": "batch", "chunk_size": 10, "normalize_logits": 0.04}
 
 
@@ -57,23 +58,30 @@ def resolve_settings(
         ValueError: naming the argument, what is expected and what was received.
     """
     metrics = resolve_metrics(metrics)
+    defaults = Settings()
+    arguments = {**vars(defaults), **arguments, "metrics": metrics, "protocol": protocol}
+    for name in _COUNTS:
+        value = arguments[name]
+        if name in _OPTIONAL and value is None:
+            continue
+        if not is_integer(value, at_least=1):
+            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+        arguments[name] = int(value)
+    if not is_integer(arguments["seed"], at_least=0):
+        raise ValueError(
+            f"`seed` must be a non-negative integer. Received: seed={arguments['seed']!r}"
+        )
+    arguments["seed"] = int(arguments["seed"])
     if protocol is not None:
-        _require_choice("protocol", protocol, PROTOCOLS)
-        defaults = Settings()
+        require_choice("protocol", protocol, PROTOCOLS)
         for name, value in _AUTHORS.items():
-            if arguments[name] not in (getattr(defaults, name), value):
+            if not any(_same(arguments[name], one) for one in (getattr(defaults, name), value)):
                 raise ValueError(
                     f'`protocol="authors"` fixes `{name}` at {value!r}. '
                     f"Received: {name}={arguments[name]!r}. Leave one of the two out."
                 )
         arguments.update(_AUTHORS)
-    settings = Settings(metrics=metrics, protocol=protocol, **arguments)
-    for name in ("num_trials", "num_samples", "num_robustness_examples"):
-        value = getattr(settings, name)
-        if value is not None and not _is_integer(value, at_least=1):
-            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    if not _is_integer(settings.seed, at_least=0):
-        raise ValueError(f"`seed` must be a non-negative integer. Received: seed={settings.seed!r}")
+    settings = Settings(**arguments)
     if settings.trial_metrics:
         _require_enough_examples(settings, num_examples)
     robust = settings.num_robustness_examples
@@ -112,22 +120,12 @@ def resolve_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(metrics, (list, tuple, set, frozenset)):
         raise TypeError(f'`metrics` must be "all" or a list of names. Received: {metrics!r}')
     for name in metrics:
-        _require_choice("metrics", name, METRICS)
+        require_choice("metrics", name, METRICS)
     if not metrics:
         raise ValueError(f'`metrics` must be "all" or some of {METRICS}. Received: an empty list.')
     # One order and no repeats, so that equal selections have equal settings.
     return tuple(name for name in METRICS if name in metrics)
 
 
-def _is_integer(value: object, at_least: int) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= at_least
-
-
-def _require_choice(argument: str, name: object, choices: Sequence[str]) -> None:
-    if isinstance(name, str) and name in choices:
-        return
-    near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"`{argument}`: unknown name. Received: {name!r}.{hint} Known: {', '.join(choices)}."
-    )
+def _same(value: object, other: object) -> bool:
+    return type(value) is type(other) and value == other
