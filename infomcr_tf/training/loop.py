@@ -65,10 +65,9 @@ def train(
             # A skipped step's logs are of no use.
             logs = logs if several else model.get_metrics_result()
             callbacks.on_epoch_end(epoch, {name: float(value) for name, value in logs.items()})
+            signal.raise_interrupted()
             if model.stop_training:
                 break
-            if epoch + 1 < epochs:
-                signal.raise_interrupted()
     callbacks.on_train_end()
 
 

@@ -1,4 +1,4 @@
-"""Processes killed by SIGKILL: the same command goes on and ends as if nothing had happened."""
+"""Processes that are killed: the same command goes on and ends as if nothing had happened."""
 
 import json
 import random
@@ -96,7 +96,7 @@ def whole(server, tmp_path_factory):
     return path
 
 
-def test_kills_and_signals_leave_no_trace(server, whole, tmp_path):
+def test_kills_signals_and_a_full_disk_leave_no_trace(server, whole, tmp_path):
     path = tmp_path / "run"
     kills = [
         # In the last step of the first epoch, when one checkpoint has been written.
@@ -115,6 +115,18 @@ def test_kills_and_signals_leave_no_trace(server, whole, tmp_path):
             assert {file.name for file in path.iterdir()} - {"history.csv"} == {
                 "config.json", "logs", "checkpoint.npz",
             }  # fmt: skip
+    before = (path / "checkpoint.npz").read_bytes()
+    names = {file.name for file in path.iterdir()}
+    # A full disk, on which no file may be larger than this.
+    assert server.run("train_cifar", flags(SMALL, path), file_size=20 * 1024) == 1
+    assert server.output.endswith(
+        f"train_cifar.py: error: {path / 'checkpoint.npz'} could not be written: File too large. "
+        "Free some space (or raise the limit) and give the same command again; what was written "
+        "before is intact.\n"
+    )
+    assert "Traceback" not in server.output
+    assert (path / "checkpoint.npz").read_bytes() == before
+    assert {file.name for file in path.iterdir()} == names
     assert server.run("train_cifar", flags(SMALL, path)) == 0, server.output
     assert_same_run(path, whole)
 
@@ -159,7 +171,7 @@ def test_a_killed_experiment_ends_with_the_same_results(server, tmp_path):
 
     def results(out):
         content = json.loads((out / "schedule-ablation" / "results.json").read_text())
-        return content["rows"]
+        return content["runs"], content["failures"]
 
     assert run(tmp_path / "whole") == 0, server.output
     out = tmp_path / "killed"

@@ -164,6 +164,7 @@ def test_skipping_an_epoch_of_steps_in_a_row_stops(make_run, spoil, monkeypatch)
         run.run(verbose=0)
 
 
+@slow
 def test_a_run_that_diverges_at_once_has_no_checkpoint(make_run):
     run = make_run(regularize="never", learning_rate=1e30, save_every="2")
     with pytest.raises(NonFiniteError, match=r"the loss was not finite at step 2 .*none yet"):
