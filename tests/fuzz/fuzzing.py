@@ -148,4 +148,9 @@ def is_integer(value, minimum):
 def is_finite(value):
     """What the package means by a finite number."""
     real = isinstance(value, (int, float, np.integer, np.floating, fractions.Fraction))
-    return real and not isinstance(value, bool) and math.isfinite(value)
+    if not real or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return True  # an integer too large for a float

@@ -1,9 +1,11 @@
 """Reports and finished trials on disk: what is not whole is refused, never read as numbers."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
-import pytest
+from fuzz.damage import damaged_bytes, edited_json
 from fuzz.fuzzing import Refused, contract, fuzz, near
 from hypothesis import strategies as st
 
@@ -26,15 +28,7 @@ REPORT = MinimumReport(
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("report")
-
-
 def text():
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "r.json"
         REPORT.save(path)
@@ -42,56 +36,6 @@ def text():
 
 
 CONTENT = text()
-VALUES = st.recursive(
-    st.one_of(
-        st.none(), st.booleans(), st.integers(-5, 5), st.floats(), st.text(max_size=3),
-        st.sampled_from([10**30, "nan", "1", -1]),
-    ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)
-    ),
-    max_leaves=4,
-)  # fmt: skip
-
-
-def damaged_bytes(content):
-    """Cuts, flipped bits, and other files."""
-    n = len(content)
-    return st.one_of(
-        st.integers(0, n - 1).map(lambda i: content[:i]),
-        st.tuples(st.integers(0, n - 1), st.integers(0, 7)).map(
-            lambda at: (
-                content[: at[0]] + bytes([content[at[0]] ^ 1 << at[1]]) + content[at[0] + 1 :]
-            )
-        ),
-        st.tuples(st.integers(0, n), st.binary(max_size=3)).map(
-            lambda at: content[: at[0]] + at[1] + content[at[0] :]
-        ),
-        st.binary(max_size=30),
-        st.sampled_from([b"", b"{}", b"[]", b"null", b"NaN", b"[" * 100_000, b"\xff\xfe{}"]),
-    )
-
-
-def edited_json(content):
-    """One value anywhere in it is another one, or missing."""
-
-    @st.composite
-    def draw(draw):
-        whole = json.loads(content)
-        place = whole
-        while True:
-            keys = list(place) if isinstance(place, dict) else range(len(place))
-            key = draw(st.sampled_from(list(keys)))
-            if not isinstance(place[key], (dict, list)) or not place[key] or draw(st.booleans()):
-                break
-            place = place[key]
-        if draw(st.booleans()):
-            place[key] = draw(VALUES)
-        else:
-            del place[key]
-        return json.dumps(whole).encode()
-
-    return draw()
 
 
 def same(a, b):
@@ -101,9 +45,6 @@ def same(a, b):
 @fuzz(st.one_of(damaged_bytes(CONTENT), edited_json(CONTENT)), few=80, many=700)
 def test_damaged_report(case):
     """What loads is a report whose own numbers are those of the file."""
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "report.json"
         path.write_bytes(case)
