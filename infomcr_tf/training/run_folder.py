@@ -6,6 +6,7 @@ logs/          TensorBoard
 model.keras    the trained plain model
 result.json    final losses and errors; its presence says that the run is complete
 checkpoint.npz the state of an unfinished run
+.lock          while a process uses the folder
 """
 
 import contextlib

@@ -127,6 +127,29 @@ def test_two_workers_one_of_them_killed_end_as_one_process(root_dir, tmp_path):
             assert values == pytest.approx(result[part], rel=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_worker_whose_peer_is_killed_ends_with_one_line(root_dir, tmp_path, killed):
+    imagenet_files.write_folder(tmp_path / "images", per_class=9)
+    settings = SETTINGS | {
+        "image_folder": str(tmp_path / "images"), "run_dir": str(tmp_path / "run"),
+        "cache_dir": str(tmp_path / "cache"), "epochs": 100_000, "regularize": "never",
+    }  # fmt: skip
+    history = tmp_path / "run" / "history.csv"
+    with Cluster(root_dir, settings, tmp_path) as cluster:
+        deadline = time.monotonic() + SECONDS
+        while len(rows_of(history)) < 1:
+            assert time.monotonic() < deadline, cluster.output(0)
+            time.sleep(0.02)
+        cluster.processes[killed].kill()
+        # TensorFlow looks every 30 s whether its peers live, and asks three times for 10 s.
+        status = cluster.processes[1 - killed].wait(SECONDS)
+        output = cluster.output(1 - killed)
+        assert status == 1, output
+        assert "train_imagenet.py: error: another worker was lost" in output
+        assert "Traceback" not in output
+
+
 def compare_history(two, one):
     assert len(two) == len(one) == SETTINGS["epochs"]
     for two_row, one_row in zip(two, one, strict=True):
