@@ -82,7 +82,7 @@ def check_alpha(
     Raises:
         ValueError: As `fisher_penalty` does.
     """
-    check_count("num_sub_batches", num_sub_batches)
+    num_sub_batches = check_count("num_sub_batches", num_sub_batches)
     perturbation = Perturbation(alpha)
     batch = as_tensors((x, y, sample_weight))
     if not model.built:

@@ -75,7 +75,8 @@ def take(batch: Any, start: Any, size: Any) -> Any:
     def cut(leaf: Any) -> Any:
         if leaf is None:
             return None
-        if isinstance(leaf, tf.Tensor):  # XLA wants the size apart from where it begins
+        # XLA wants the size apart from where it begins.
+        if isinstance(leaf, tf.Tensor) and leaf.shape.rank is not None:
             rest = leaf.shape.rank - 1
             return tf.slice(leaf, [start, *[0] * rest], [size, *[-1] * rest])
         return leaf[start : start + size]

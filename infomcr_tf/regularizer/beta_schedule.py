@@ -56,14 +56,12 @@ class BetaSchedule(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         check_choice("schedule", schedule, SCHEDULES)
-        if beta is not None:
-            check_not_negative("beta", beta)
-        if initial_learning_rate is not None:
-            check_positive("initial_learning_rate", initial_learning_rate)
         self.schedule = schedule
-        self.beta = beta
+        self.beta = None if beta is None else check_not_negative("beta", beta)
         self._stage = 0
-        self._level = initial_learning_rate or 0.0
+        self._level = 0.0
+        if initial_learning_rate is not None:
+            self._level = check_positive("initial_learning_rate", initial_learning_rate)
 
     def set_model(self, model: keras.Model) -> None:
         """Takes the model, which must have a `beta`."""

@@ -101,25 +101,21 @@ class FisherRegularizedModel(keras.Model):
         super().__init__(**kwargs)
         self.perturbation = Perturbation(alpha, estimator, direction)
         check_model(model)
-        check_not_negative("beta", beta)
-        check_count("num_sub_batches", num_sub_batches)
         check_choice("data_term", data_term, DATA_TERMS)
-        check_count("every", every)
-        check_fraction("fraction", fraction)
         self.model = model
-        self.num_sub_batches = num_sub_batches
+        self.num_sub_batches = check_count("num_sub_batches", num_sub_batches)
         self.data_term = data_term
-        self.every = every
-        self.fraction = fraction
+        self.every = check_count("every", every)
+        self.fraction = check_fraction("fraction", fraction)
         self.allow_tf32 = allow_tf32
+        self.initial_beta = check_not_negative("beta", beta)
         self.beta = self.add_weight(
             name="beta",
             dtype="float32",
             trainable=False,
-            initializer=keras.initializers.Constant(beta),
+            initializer=keras.initializers.Constant(self.initial_beta),
         )
-        self.initial_beta = beta
-        self._offsets = keras.random.SeedGenerator() if fraction < 1 else None
+        self._offsets = keras.random.SeedGenerator() if self.fraction < 1 else None
         self._penalty_tracker = keras.metrics.Mean(name="fisher_penalty")
         self._norm_tracker = keras.metrics.Mean(name="mean_sub_batch_grad_norm")
         self.built = model.built

@@ -40,7 +40,8 @@ class Perturbation:
     normalized: bool = False
 
     def __post_init__(self) -> None:
-        check_positive("alpha", self.size)
+        # As a plain float, for `get_config`.
+        object.__setattr__(self, "size", check_positive("alpha", self.size))
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_choice("direction", self.direction, DIRECTIONS)
 
@@ -264,7 +265,7 @@ def fisher_penalty(
         ValueError: If an argument is out of range, the batch has fewer than M examples, or the
             model computes in float16 or bfloat16.
     """
-    check_count("num_sub_batches", num_sub_batches)
+    num_sub_batches = check_count("num_sub_batches", num_sub_batches)
     perturbation = Perturbation(alpha, estimator, direction)
     batch = as_tensors((x, y, sample_weight))
     if not model.built:

@@ -45,10 +45,9 @@ class SharpnessAwareModel(FisherRegularizedModel):
         num_sub_batches: int = 1,
         **kwargs: Any,
     ) -> None:
-        check_positive("rho", rho)
         super().__init__(
             model,
-            alpha=rho,
+            alpha=check_positive("rho", rho),
             beta=beta,
             num_sub_batches=num_sub_batches,
             direction="ascent",

@@ -1,33 +1,38 @@
 """Checks of arguments, in Keras' style of error message."""
 
 import difflib
-import math
 import numbers
 from collections.abc import Sequence
 
+_MAX = 3.4e38  # the largest float32, which `beta` is kept in
 
-def check_positive(name: str, value: float) -> None:
-    """Raises `ValueError` unless `value` is a finite number above 0."""
-    if not _is_number(value) or not math.isfinite(value) or value <= 0:
+
+def check_positive(name: str, value: float) -> float:
+    """Returns `value` as a float; raises `ValueError` unless it is a finite number above 0."""
+    if not _is_number(value) or not 0 < value <= _MAX:
         raise ValueError(f"`{name}` must be a finite number above 0. Received: {name}={value!r}")
+    return float(value)
 
 
-def check_not_negative(name: str, value: float) -> None:
-    """Raises `ValueError` unless `value` is a finite number, 0 or above."""
-    if not _is_number(value) or not math.isfinite(value) or value < 0:
+def check_not_negative(name: str, value: float) -> float:
+    """Returns `value` as a float; raises `ValueError` unless it is a finite number, 0 or above."""
+    if not _is_number(value) or not 0 <= value <= _MAX:
         raise ValueError(f"`{name}` must be a finite number >= 0. Received: {name}={value!r}")
+    return float(value)
 
 
-def check_fraction(name: str, value: float) -> None:
-    """Raises `ValueError` unless `value` is in (0, 1]."""
+def check_fraction(name: str, value: float) -> float:
+    """Returns `value` as a float; raises `ValueError` unless it is in (0, 1]."""
     if not _is_number(value) or not 0 < value <= 1:
         raise ValueError(f"`{name}` must be in (0, 1]. Received: {name}={value!r}")
+    return float(value)
 
 
-def check_count(name: str, value: int) -> None:
-    """Raises `ValueError` unless `value` is an integer, 1 or above."""
+def check_count(name: str, value: int) -> int:
+    """Returns `value` as an int; raises `ValueError` unless it is an integer, 1 or above."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"`{name}` must be an integer >= 1. Received: {name}={value!r}")
+    return int(value)
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
