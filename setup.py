@@ -21,6 +21,7 @@ setup(
         "tensorflow>=2.20",
         "keras>=3.12",
         "numpy>=2.1",
+        "h5py>=3.11",  # to look through a weights file before Keras loads it
         "tensorflow-datasets>=4.9.9",
         "importlib_resources>=6.4",  # tensorflow-datasets imports it without declaring it
         "tensorboard>=2.20",  # to read the event files; TensorFlow 2.21 no longer brings it

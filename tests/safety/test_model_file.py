@@ -12,7 +12,9 @@ import pytest
 from safety import hostile_files as files
 from safety.hostile_files import function, layer
 
+import characterize
 import infomcr_tf
+import train_cifar
 from infomcr_tf.model_file import check_model_file, load_model
 
 FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect")
@@ -327,3 +329,24 @@ def test_files_that_are_not_there_and_remote_names(tmp_path, monkeypatch):
     for name in ("folder.keras", "loose.keras", "hf://user/model.keras", "gs://b/m.keras", "/dev"):
         with pytest.raises(FileNotFoundError, match="There is no model file"):
             check_model_file(name)
+
+
+# --- Through the script ---
+
+
+def test_characterize_refuses_hostile_files_and_run_folders(tmp_path, capsys):
+    hostile = files.with_layer(tmp_path / "x.keras", CONFIGS["SavedModel"])
+    run = tmp_path / "run"
+    flags = ["--dataset", "digits", "--model", "cnn", "--train-size", "20", "--batch-size", "20"]
+    flags += ["--epochs", "1", "--regularize", "never", "--run-dir", str(run)]
+    assert train_cifar.main(flags) == 0
+    (run / "model.keras").write_bytes(hostile.read_bytes())
+    capsys.readouterr()
+    for arguments in ([hostile, "--dataset", "digits"], [run]):
+        with pytest.raises(SystemExit) as caught:
+            characterize.main([str(word) for word in [*arguments, "--out", tmp_path / "out"]])
+        error = capsys.readouterr().err
+        assert caught.value.code == 2
+        assert error.count("\n") == 1
+        assert "its configuration names" in error
+    assert not list(tmp_path.rglob("comparison.json"))
