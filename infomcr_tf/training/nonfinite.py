@@ -123,13 +123,16 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
 
 def _finiteness(groups: dict[str, list[tf.Variable]]) -> Callable[[], dict[str, tf.Tensor]]:
+    floating = {
+        name: [v for v in variables if v.dtype.is_floating] for name, variables in groups.items()
+    }
+
     @tf.function(autograph=False)
     def are_finite() -> dict[str, tf.Tensor]:
         return {
-            name: tf.reduce_all(
-                [tf.reduce_all(tf.math.is_finite(v)) for v in variables if v.dtype.is_floating]
-            )
-            for name, variables in groups.items()
+            name: tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in variables])
+            for name, variables in floating.items()
+            if variables
         }
 
     return are_finite
