@@ -124,28 +124,59 @@ def resize_once(
                 },
             },
         )
-    return _open(folder, image_size)
+    return _open(folder, image_size, source)
 
 
-def _open(folder: Path, image_size: int) -> dict[str, ResizedImages]:
+def _open(folder: Path, image_size: int, source: Source) -> dict[str, ResizedImages]:
     manifest = read_json(folder / "manifest.json", kind=_KIND, version=_VERSION)
+    stated = {name: manifest.get(name) for name in ("num_classes", "sizes")}
+    shards = manifest.get("shards")
+    if stated != {"num_classes": source.num_classes, "sizes": source.sizes} or not (
+        isinstance(shards, dict) and shards.keys() == source.sizes.keys()
+    ):
+        raise _damaged(folder, "manifest.json is not that of these images")
     parts = {}
-    for part, sizes in manifest["shards"].items():
-        shards, places = [], []
-        for number, (name, size) in enumerate(sizes.items()):
-            path = folder / name
-            if not path.exists() or path.stat().st_size != size:
-                raise ValueError(
-                    f"The image cache {folder} is damaged: {name} does not have its {size} bytes. "
-                    "Remove the folder; it is made anew."
-                )
-            shards.append(np.memmap(path, np.uint8, "r"))
-            own = np.load(path.with_suffix(".npy"), allow_pickle=False)
-            places.append(np.insert(own, 0, number, axis=1))
-        parts[part] = ResizedImages(
-            image_size, manifest["num_classes"], shards, np.concatenate(places)
-        )
+    for part, sizes in shards.items():
+        names = [f"{part}-{i:05d}.tfrecord" for i in range(len(sizes or ()))]
+        if not isinstance(sizes, dict) or list(sizes) != names:
+            raise _damaged(folder, "manifest.json names other files")
+        places = [
+            np.insert(_record_places(folder / name, size), 0, number, axis=1)
+            for number, (name, size) in enumerate(sizes.items())
+        ]
+        if sum(map(len, places)) != source.sizes[part]:
+            raise _damaged(folder, f"it does not hold the {source.sizes[part]} {part} images")
+        maps = [np.memmap(folder / name, np.uint8, "r") for name in names]
+        parts[part] = ResizedImages(image_size, source.num_classes, maps, np.concatenate(places))
     return parts
+
+
+def _record_places(path: Path, size: int) -> np.ndarray:
+    """Where the records of a shard begin and how long they are, int64 [n, 2].
+
+    Raises:
+        ValueError: if the shard does not have `size` bytes, or its index is not that of one record
+            after the other from the first byte to the last.
+    """
+    if not path.is_file() or path.stat().st_size != size:
+        raise _damaged(path.parent, f"{path.name} does not have its {size} bytes")
+    try:
+        places = np.load(_index(path), allow_pickle=False)
+        starts, lengths = places.T
+        ends = starts + lengths + _RECORD_FOOTER
+        sound = places.dtype == np.int64 and (lengths > 0).all() and ends[-1] == size
+        sound = sound and (starts - _RECORD_HEADER == np.insert(ends[:-1], 0, 0)).all()
+    except Exception:  # NumPy raises many kinds on a damaged file
+        sound = False
+    if not sound:
+        raise _damaged(path.parent, f"{_index(path).name} is not its index")
+    return places
+
+
+def _damaged(folder: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"The image cache {folder} is damaged: {reason}. Remove the folder; it is made anew."
+    )
 
 
 def _write_shards(
