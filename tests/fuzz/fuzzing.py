@@ -19,7 +19,6 @@ import infomcr_tf
 
 PACKAGE = Path(infomcr_tf.__file__).parent
 COUNTS = Counter()  # checked cases, by test
-PLANNED = Counter()  # cases of the slow suite, by test
 
 # --- Values that no argument expects, or almost --------------------------------
 
@@ -116,7 +115,7 @@ def fuzz(strategy, *, few, many):
         @pytest.mark.parametrize(
             "count", [few, pytest.param(many, marks=pytest.mark.slow)], ids=["few", "many"]
         )
-        def test(count):
+        def test(count, record_property):
             seed = int(os.environ.get("FUZZ_SEED", "0")) if count == many else 0
             settings = hypothesis.settings(
                 max_examples=count,
@@ -131,10 +130,10 @@ def fuzz(strategy, *, few, many):
             hypothesis.seed(seed)(settings(hypothesis.given(strategy)(counted)))()
             done = COUNTS[name] - before
             assert done >= count, f"only {done} cases of {count}"
+            record_property("cases", done)  # for the sum at the end
 
         test.__name__ = test.__qualname__ = name
         test.__doc__ = check.__doc__
-        PLANNED[name] = many
         return test
 
     return decorate
