@@ -22,6 +22,7 @@ except ImportError:  # not a Unix: folders are not locked
     fcntl = None
 
 _LOCK = ".lock"
+_NON_FINITE = ("inf", "-inf", "nan")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What an attempt to lock says where somebody else has the lock; anything else: no locks here.
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
@@ -209,6 +210,18 @@ def read_json(path: str | os.PathLike, *, kind: str, version: int) -> dict[str, 
             f"package reads version {version}."
         )
     return content
+
+
+def to_float(value: Any) -> float:
+    """The number that a JSON value stands for: itself, or one of "inf", "-inf" and "nan".
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is another text.
+    """
+    if isinstance(value, bool) or (isinstance(value, str) and value not in _NON_FINITE):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
 
 
 def _to_json(value: Any) -> Any:

@@ -11,9 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from infomcr_tf.characterization.report import to_float
 from infomcr_tf.characterization.settings import Settings
-from infomcr_tf.storage import read_json, write_json
+from infomcr_tf.storage import read_json, to_float, write_json
 
 _KIND = "infomcr_tf.characterize checkpoint"
 _VERSION = 1

@@ -12,12 +12,11 @@ from infomcr_tf.characterization.bounds import (
     gamma_from_gamma_hat,
     generalization_bound,
 )
-from infomcr_tf.storage import read_json, write_json
+from infomcr_tf.storage import read_json, to_float, write_json
 
 _KIND = "infomcr_tf.MinimumReport"
 _VERSION = 1
 _INTEGER_TRIALS = ("num_kept",)
-_NON_FINITE = ("inf", "-inf", "nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,18 +288,6 @@ def to_arrays(trials: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _optional(kind: Callable[[Any], Any], value: Any) -> Any:
     return None if value is None else kind(value)
-
-
-def to_float(value: Any) -> float:
-    """The number that a JSON value stands for: itself, or one of "inf", "-inf" and "nan".
-
-    Raises:
-        TypeError: if it is no number.
-        ValueError: if it is another text.
-    """
-    if isinstance(value, bool) or (isinstance(value, str) and value not in _NON_FINITE):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
 
 
 def _count(value: Any) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from infomcr_tf.storage import replacing, write_csv
 from infomcr_tf.training.position import Interval, Position
-from infomcr_tf.training.run_folder import RunFolder
+from infomcr_tf.training.run_folder import DamagedRunError, RunFolder
 from infomcr_tf.training.state import all_variables
 from infomcr_tf.training.workers import Workers
 
@@ -20,10 +20,6 @@ _DAMAGES = (
     ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, RecursionError,
     zipfile.BadZipFile,
 )  # fmt: skip
-
-
-class CheckpointError(ValueError):
-    """The file of a run's state cannot be used."""
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -75,7 +71,7 @@ class Checkpoint(keras.callbacks.Callback):
         """Puts all variables of `model` into the saved state; does nothing where there is none.
 
         Raises:
-            CheckpointError: if the file is damaged or of another model.
+            DamagedRunError: if the file is damaged or of another model.
         """
         content = self._workers.from_chief(self._read())
         if content is None:
@@ -87,12 +83,12 @@ class Checkpoint(keras.callbacks.Callback):
                 values = [file[f"v{i}"] for i in range(len(about["variables"]))]
             self._take(about)
         except _DAMAGES as error:
-            raise CheckpointError(
+            raise DamagedRunError(
                 f"The checkpoint {self._name} is damaged ({error}). Delete it to start the run "
                 "over."
             ) from error
         if about["variables"] != _describe(variables):
-            raise CheckpointError(
+            raise DamagedRunError(
                 f"The checkpoint {self._name} is of another model. Delete it to start the run over."
             )
         for variable, value in zip(variables, values, strict=True):

@@ -6,10 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from infomcr_tf.training.checkpoint import CheckpointError
 from infomcr_tf.training.config import TrainConfig
 from infomcr_tf.training.nonfinite import NonFiniteError
 from infomcr_tf.training.options import Parser
+from infomcr_tf.training.run_folder import DamagedRunError
 from infomcr_tf.training.train import TrainingRun
 
 _LOST_WORKER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
@@ -27,9 +27,9 @@ def train_from_flags(
         description: what `--help` says first.
 
     Returns:
-        The exit status: 0; 2 for a mistake in the flags, 130 after SIGINT, 143 after SIGTERM, 1
-        where the training could not be ended: another worker was lost, the disk is full, a number
-        is not finite.
+        The exit status: 0; 2 for a mistake in the flags or a damaged file; 1 where the training
+        could not be ended: another worker was lost, the disk is full, a number is not finite.
+        (`interruptible` adds 130 and 143 after a signal.)
     """
     parser = Parser(
         prog=prog,
@@ -46,7 +46,9 @@ def train_from_flags(
         print(f"run folder: {run.folder.path}", flush=True)
     try:
         result = run.run(verbose=1 if sys.stdout.isatty() else 2)
-    except (CheckpointError, NonFiniteError, OSError) as error:
+    except DamagedRunError as error:
+        parser.error(str(error))
+    except (NonFiniteError, OSError) as error:
         parser.fail(error)
     except _LOST_WORKER as error:
         parser.fail(

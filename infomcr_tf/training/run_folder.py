@@ -22,7 +22,7 @@ from typing import Any
 import keras
 
 from infomcr_tf.model_file import load_model
-from infomcr_tf.storage import is_content, locked, read_json, write_json
+from infomcr_tf.storage import is_content, locked, read_json, to_float, write_json
 from infomcr_tf.training.config import TrainConfig
 from infomcr_tf.training.kinds import config_from_dict, kind_of
 
@@ -35,6 +35,10 @@ _PACKAGES = ("infomcr-tf", "tensorflow", "keras", "numpy", "tensorflow-datasets"
 _CHANGEABLE = (
     "data_dir", "manual_dir", "image_folder", "cache_dir", "run_dir", "save_every", "on_nonfinite",
 )  # fmt: skip
+
+
+class DamagedRunError(ValueError):
+    """A file of a run is not as it was written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,14 +182,25 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: if the run is not complete.
-            ValueError: if the file is damaged.
+            DamagedRunError: if the file is damaged.
         """
         if not self.is_complete:
             raise FileNotFoundError(
                 f"The run in {self.path} is not complete: it has no result.json. Run its training "
                 "command again to go on."
             )
-        return read_json(self.path / "result.json", kind=_RESULT_KIND, version=_VERSION)
+        path = self.path / "result.json"
+        try:
+            result = read_json(path, kind=_RESULT_KIND, version=_VERSION)
+            for part in ("train", "test", *({"validation"} & set(result))):
+                result[part] = {name: _number(value) for name, value in result[part].items()}
+                if not {"loss", "error"} <= set(result[part]):
+                    raise ValueError(f"{part} has no loss or no error")
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise DamagedRunError(
+                f"{path} is damaged ({error}). Remove it and give the training command again."
+            ) from None
+        return result
 
     def read_history(self) -> list[dict[str, float]]:
         """Reads `history.csv`: one mapping per epoch, nan where a column has no value.
@@ -211,6 +226,11 @@ class RunFolder:
     def load_model(self) -> keras.Model:
         """Loads the trained plain model; see `load_model`."""
         return load_model(self.model_path)
+
+
+def _number(value: Any) -> float:
+    number = to_float(value)
+    return value if isinstance(value, int) else number
 
 
 def versions() -> dict[str, str]:

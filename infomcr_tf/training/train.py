@@ -81,7 +81,7 @@ class TrainingRun:
         Raises:
             Interrupted: after SIGINT or SIGTERM, when the state is saved.
             NonFiniteError: if a step leaves NaN or infinity; see `--on-nonfinite`.
-            CheckpointError: if the run's state cannot be read.
+            DamagedRunError: if the run's state cannot be read.
             BlockingIOError: if another process uses the run folder.
             DiskFullError: if a file cannot be written for want of space.
         """

@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 
 from infomcr_tf.training import CifarConfig, TrainingRun
-from infomcr_tf.training.checkpoint import Checkpoint, CheckpointError
+from infomcr_tf.training.checkpoint import Checkpoint
 from infomcr_tf.training.nonfinite import NonFiniteGuard
 from infomcr_tf.training.position import Interval, Position
+from infomcr_tf.training.run_folder import DamagedRunError
 from infomcr_tf.training.tensorboard import TensorBoard
 
 SETTINGS = {
@@ -114,12 +115,12 @@ def test_a_checkpoint_that_cannot_be_used_is_named(make_run):
     run = make_run()
     for about in ("{}", "[]", "3", json.dumps({"position": {"epoch": 0}, "variables": []})):
         np.savez(run.folder.checkpoint_path, about=np.array(about))
-        with pytest.raises(CheckpointError, match=r"checkpoint\.npz is damaged .*Delete it"):
+        with pytest.raises(DamagedRunError, match=r"checkpoint\.npz is damaged .*Delete it"):
             run.run(verbose=0)
     content = {
         "position": {"epoch": 0, "step": 1}, "variables": [["float32", 3]], "rows": [],
         "callbacks": {},
     }  # fmt: skip
     np.savez(run.folder.checkpoint_path, about=np.array(json.dumps(content)), v0=np.zeros(3))
-    with pytest.raises(CheckpointError, match=r"checkpoint\.npz is of another model"):
+    with pytest.raises(DamagedRunError, match=r"checkpoint\.npz is of another model"):
         run.run(verbose=0)

@@ -1,5 +1,7 @@
 import csv
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from scipy.special import log_softmax
 from infomcr_tf import data, models
 from infomcr_tf.training import RunFolder, TrainingRun, load_model
 from infomcr_tf.training.checkpoint import Checkpoint
+from infomcr_tf.training.run_folder import DamagedRunError
 
 
 def _history(run):
@@ -242,6 +245,17 @@ class TestBadFolders:
         folder.model_path.write_bytes(b"PK\x03\x04 not a model")
         with pytest.raises(ValueError, match="not a Keras model file"):
             folder.load_model()
+
+    @pytest.mark.parametrize("text", ["{}", '{"train": {}}', '{"train": {"loss": "x"}}', "\xff"])
+    def test_damaged_result(self, finished, tmp_path, text):
+        run, _ = finished
+        shutil.copytree(run.folder.path, tmp_path / "run")
+        header = '{"kind": "infomcr_tf result", "version": 1, '
+        content = text.replace("{", header, 1).replace(", }", "}").encode("latin-1")
+        (tmp_path / "run" / "result.json").write_bytes(content)
+        config = dataclasses.replace(run.config, run_dir=str(tmp_path / "run"))
+        with pytest.raises(DamagedRunError, match=r"result\.json is damaged .*Remove it"):
+            TrainingRun(config).run(verbose=0)
 
     def test_damaged_checkpoint(self, small_config):
         run = TrainingRun(small_config())

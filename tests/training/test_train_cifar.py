@@ -155,7 +155,9 @@ def test_mistakes_get_one_line_and_status_2_before_any_training(
     flags, message, capsys, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("the training started"))
+    monkeypatch.setattr(
+        "infomcr_tf.training.train.train", lambda *_, **__: pytest.fail("the training started")
+    )
     with pytest.raises(SystemExit) as caught:
         train_cifar.main(flags)
     error = capsys.readouterr().err
