@@ -2,8 +2,9 @@
 
 In one process: steps of one training function are timed in turn, round after round, on the same
 batch, without and with `NonFiniteGuard` around them, and with TensorFlow's op determinism; the
-ratio is the median over the rounds of the time over that of the bare step of the same round. Prints
-JSON with the environment.
+ratio is the median over the rounds of the time over that of the bare step of the same round, and
+`processor` that of the processor time of all threads, which other work on the machine disturbs
+less. Prints JSON with the environment.
 
     python benchmarks/reliability.py --models cnn resnet20 [--rounds 15]
 """
@@ -88,23 +89,32 @@ def measure(trainer, rounds):
         "skip": lambda: trainer.guarded("skip"),
         "deterministic": trainer.deterministic,
     }
-    times = {name: [] for name in actions}
+    times, processor_times = ({name: [] for name in actions} for _ in range(2))
     for round_number in range(rounds + 2):  # two to warm up
         for name, action in actions.items():
+            start = time.process_time()
             times[name].append(seconds(action))
+            processor_times[name].append(time.process_time() - start)
         print(f"round {round_number - 1} of {rounds}", file=sys.stderr)
-    times = {name: values[2:] for name, values in times.items()}
-    ratios = {
-        name: [t / bare for t, bare in zip(values, times["bare"], strict=True)]
-        for name, values in times.items()
-    }
-    bare = statistics.median(times["bare"])
+    bare = statistics.median(times["bare"][2:])
     checkpoint, size = checkpoint_seconds(trainer.model)
     return {
         "bare_seconds": round(bare, 4),
-        **{name: round(statistics.median(r), 3) for name, r in ratios.items() if name != "bare"},
+        "ratio": ratios(times),
+        "processor": ratios(processor_times),
         "checkpoint_in_steps": round(checkpoint / bare, 2),
         "checkpoint_mib": round(size / 2**20, 2),
+    }
+
+
+def ratios(times):
+    """Median over the rounds, without the first two."""
+    return {
+        name: round(
+            statistics.median(t / b for t, b in zip(values[2:], times["bare"][2:], strict=True)), 3
+        )
+        for name, values in times.items()
+        if name != "bare"
     }
 
 
