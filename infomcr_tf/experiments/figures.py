@@ -55,7 +55,9 @@ def to_svg(figure: Figure) -> str:
 
 
 def _draw_lines(results: Results) -> Figure:
-    groups = list(dict.fromkeys(setting.group for setting in results.experiment.settings))
+    measured = {row["group"] for row in results.rows}
+    settings = [each for each in results.experiment.settings if each.group in measured]
+    groups = list(dict.fromkeys(setting.group for setting in settings))
     panels = [panel for panel in _PANELS if all(panel[0] in row for row in results.rows)]
     # Beta is selected by the validation error.
     chosen = "validation_error" if "validation_error" in results.rows[0] else "test_error"
@@ -64,7 +66,7 @@ def _draw_lines(results: Results) -> Figure:
     )
     axes = figure.subplots(len(groups), max(1, len(panels)), squeeze=False)
     for row, group in zip(axes, groups, strict=True):
-        labels = [s.label for s in results.experiment.settings if s.group == group]
+        labels = [setting.label for setting in settings if setting.group == group]
         for axis, (name, title) in zip(row, panels or [(None, chosen)], strict=True):
             if name is None:
                 _band(axis, results, group, labels, chosen, _ERROR_COLOR)
