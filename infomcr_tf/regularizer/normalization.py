@@ -24,8 +24,7 @@ def fused_normalization() -> Iterator[None]:
     BatchNorm, LayerNorm or GroupNorm come out wrong.
 
     `tf.nn.batch_normalization` by the fused kernel, where the statistics are those of the batch
-    itself: Keras composes it of some twenty passes over the activations, a third of the time of a
-    ResNet-20 step on a CPU.
+    itself: Keras composes it of some twenty passes over the activations (benchmarks/batch_norm.py).
 
     The values are the same up to rounding. Acts on what is traced or executed inside, in all
     threads.
