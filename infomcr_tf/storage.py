@@ -100,7 +100,10 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         OSError: where the folder cannot be written to.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except RecursionError:  # pathlib makes one parent after the other
+        raise OSError(f"The path {str(folder)[:60]}... has too many folders.") from None
     path = folder / _LOCK
     descriptor = _lock(path)
     try:

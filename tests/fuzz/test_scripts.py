@@ -186,19 +186,19 @@ def test_measuring_a_damaged_run(case):
 
 @fuzz(damaged_file(finished, ["config.json", "result.json"]), few=4, many=100)
 def test_training_in_a_damaged_complete_run(case):
-    """Refused, or nothing is done: the run is complete."""
+    """Refused, or nothing is done: the run is complete. Without a result it is made again."""
     name, content = case
     with tempfile.TemporaryDirectory(dir=place()) as work:
         run = Path(work) / "run"
         shutil.copytree(finished(), run)
         damage(run / name, content)
         before = snapshot(run)
-        refused = mock.patch.object(keras.Model, "fit", side_effect=Ended)
-        with refused, contextlib.suppress(Ended):
-            call(train_cifar, [*TRAIN, "--run-dir", run])
+        outcome = call(train_cifar, [*TRAIN, "--run-dir", run])
+        if name == "result.json" and outcome.status == 0 and Path(name) not in before:
+            same = json.loads((finished() / name).read_text())
+            assert json.loads((run / name).read_text()) == same
+        else:
             assert snapshot(run) == before
-        for path, text in before.items():  # where it starts over, what there was is still there
-            assert (run / path).read_bytes() == text or path.name == "config.json"
 
 
 @st.composite
@@ -370,7 +370,8 @@ def test_paths(case):
                 call(characterize, [f"{name}.keras", "--dataset", "digits", *MEASURE])
         assert Path("file").read_text() == "mine"
         assert not Path("nowhere").exists()
-        assert snapshot(Path("run")) == before
+        # What `--out` names may lie beside the run's own files.
+        assert snapshot(Path("run")).items() >= before.items()
 
 
 @pytest.mark.parametrize("content", OTHER_FILES[:4])
