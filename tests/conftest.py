@@ -1,6 +1,7 @@
 """Fixtures that every area of the tests may use."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -37,3 +38,13 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the optional folder of real data and reference numbers is not there")
     return SHARED
+
+
+@pytest.fixture
+def usual_signals():
+    """SIGINT and SIGTERM as in a process of one's own: a shell's background jobs ignore SIGINT."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -46,6 +46,7 @@ def test_a_second_sigint_ends_the_process_at_once():
     assert status_of(child) == -signal.SIGINT  # 130 in a shell
 
 
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_waits_for_the_end_of_the_step(number):
     before = signal.getsignal(number)

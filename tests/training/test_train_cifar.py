@@ -179,6 +179,7 @@ def test_as_a_real_process(root_dir, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupt_has_the_conventional_status(number, status, capsys, monkeypatch, tmp_path):
     before = signal.getsignal(number)
