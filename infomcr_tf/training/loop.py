@@ -16,6 +16,7 @@ from infomcr_tf.regularizer import FisherRegularizedModel
 from infomcr_tf.training.checkpoint import Checkpoint
 from infomcr_tf.training.interrupts import between_steps
 from infomcr_tf.training.nonfinite import NonFiniteGuard
+from infomcr_tf.training.workers import Workers
 
 
 def train(
@@ -27,6 +28,7 @@ def train(
     callbacks: keras.callbacks.CallbackList,
     checkpoint: Checkpoint,
     guard: NonFiniteGuard,
+    workers: Workers,
 ) -> None:
     """Trains a compiled model from `checkpoint.position` on; every worker calls it.
 
@@ -38,15 +40,15 @@ def train(
         callbacks: with `model` set; among them `checkpoint` and `guard`.
         checkpoint: restored.
         guard: makes the steps.
+        workers: who trains.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, at the end of the step, when all is saved.
         NonFiniteError: if a step leaves NaN or infinity.
     """
     begin = checkpoint.position
-    several = _num_workers(model) > 1
-    iterator = _iterator(model, batches)
-    train_step = _step_on_workers(model) if several else _step(model)
+    iterator = _iterator(model, batches, workers)
+    train_step = _step_on_workers(model) if workers.several else _step(model)
     model.stop_training = False
     callbacks.on_train_begin()
     with between_steps() as signal:
@@ -63,7 +65,7 @@ def train(
                     checkpoint.save()
                     signal.raise_interrupted()
             # A skipped step's logs are of no use.
-            logs = logs if several else model.get_metrics_result()
+            logs = logs if workers.several else model.get_metrics_result()
             callbacks.on_epoch_end(epoch, {name: float(value) for name, value in logs.items()})
             signal.raise_interrupted()
             if model.stop_training:
@@ -71,16 +73,12 @@ def train(
     callbacks.on_train_end()
 
 
-def _num_workers(model: keras.Model) -> int:
-    return getattr(model.distribute_strategy.extended, "_num_workers", 1)
-
-
-def _iterator(model: keras.Model, batches: tf.data.Dataset) -> Iterator[Any]:
+def _iterator(model: keras.Model, batches: tf.data.Dataset, workers: Workers) -> Iterator[Any]:
     strategy = model.distribute_strategy
-    workers = _num_workers(model)
-    if workers == 1:
+    if not workers.several:
         return iter(strategy.experimental_distribute_dataset(batches))
-    size = batches.element_spec[0].shape[0] // (strategy.num_replicas_in_sync // workers)
+    local_replicas = strategy.num_replicas_in_sync // workers.share.count
+    size = batches.element_spec[0].shape[0] // local_replicas
     return iter(strategy.distribute_datasets_from_function(lambda _: batches.rebatch(size)))
 
 

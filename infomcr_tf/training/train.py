@@ -139,6 +139,7 @@ class TrainingRun:
                 callbacks=callback_list,
                 checkpoint=checkpoint,
                 guard=self._guard,
+                workers=self.workers,
             )
         except NonFiniteError as error:
             raise NonFiniteError(
