@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import statistics
 import time
 
@@ -20,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from step import environment
 
 from infomcr_tf.regularizer.normalization import fused_normalization
 
@@ -32,14 +32,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=100, help="timed rounds")
     rounds = parser.parse_args().rounds
-    environment = {
-        "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-    }
     results = {" x ".join(map(str, shape)): measure(shape, rounds) for shape in SHAPES}
-    print(json.dumps({"layers": results, "environment": environment}, indent=2))
+    print(json.dumps({"layers": results, "environment": environment()}, indent=2))
 
 
 def measure(shape, rounds):

@@ -5,6 +5,7 @@ import fractions
 import functools
 import math
 import os
+import tempfile
 import traceback
 import warnings
 from collections import Counter
@@ -153,3 +154,11 @@ def is_finite(value):
         return math.isfinite(value)
     except OverflowError:
         return True  # an integer too large for a float
+
+
+@functools.cache
+def place():
+    """A folder for this process, removed at its end."""
+    folder = tempfile.TemporaryDirectory(prefix="fuzz")
+    place.keep = folder
+    return Path(folder.name)

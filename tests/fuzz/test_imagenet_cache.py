@@ -8,17 +8,10 @@ from pathlib import Path
 import imagenet_files
 import numpy as np
 from fuzz.damage import damaged_bytes, edited_json
-from fuzz.fuzzing import Refused, contract, fuzz
+from fuzz.fuzzing import Refused, contract, fuzz, place
 from hypothesis import strategies as st
 
 from infomcr_tf.data.imagenet import open_source, resize_once
-
-
-@functools.cache
-def place():
-    folder = tempfile.TemporaryDirectory(prefix="fuzz")
-    place.keep = folder
-    return Path(folder.name)
 
 
 @functools.cache

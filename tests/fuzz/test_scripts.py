@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import pytest
 from fuzz.damage import OTHER_FILES, damaged_bytes, edited_json
-from fuzz.fuzzing import NUMBERS, TEXTS, fuzz
+from fuzz.fuzzing import NUMBERS, TEXTS, fuzz, place
 from hypothesis import strategies as st
 
 import characterize
@@ -68,14 +68,6 @@ def call(script, arguments, plots=False):
     assert said.count("error:") >= (status != 0), error.getvalue()
     assert len(said.splitlines()) == (status != 0), outcome
     return outcome
-
-
-@functools.cache
-def place():
-    """A folder for this process, removed at its end."""
-    folder = tempfile.TemporaryDirectory(prefix="fuzz")
-    place.keep = folder
-    return Path(folder.name)
 
 
 @functools.cache

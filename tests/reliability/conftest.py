@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from infomcr_tf.training import CifarConfig, TrainingRun
+
 
 class Server:
     """See server.py."""
@@ -49,3 +51,10 @@ def server(root_dir, tmp_path_factory):
     server = Server(root_dir, tmp_path_factory.mktemp("server"))
     yield server
     server.close()
+
+
+@pytest.fixture
+def make_run(request, tmp_path):
+    """Makes a run with the test module's `SETTINGS`, but for the changes given."""
+    settings = request.module.SETTINGS | {"run_dir": str(tmp_path / "run")}
+    return lambda **changes: TrainingRun(CifarConfig(**(settings | changes)))

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from infomcr_tf.regularizer.replicas import read
-from infomcr_tf.training import CifarConfig, TrainingRun
+from infomcr_tf.training import TrainingRun
 from infomcr_tf.training.checkpoint import Checkpoint
 from infomcr_tf.training.nonfinite import NonFiniteError, NonFiniteGuard
 from infomcr_tf.training.position import START, Position
@@ -28,14 +28,6 @@ MODES = {
 }
 # What tracing makes long.
 slow = pytest.mark.slow
-
-
-@pytest.fixture
-def make_run(tmp_path):
-    def make(**changes):
-        return TrainingRun(CifarConfig(**{**SETTINGS, "run_dir": str(tmp_path / "run"), **changes}))
-
-    return make
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from infomcr_tf.training import CifarConfig, TrainingRun
 from infomcr_tf.training.checkpoint import Checkpoint
 from infomcr_tf.training.nonfinite import NonFiniteGuard
 from infomcr_tf.training.position import Interval, Position
@@ -17,14 +16,6 @@ SETTINGS = {
     "dataset": "digits", "model": "cnn", "train_size": 60, "batch_size": 10, "epochs": 2,
     "num_sub_batches": 2, "seed": 3, "regularize": "never", "augmentation": "1-crop-f",
 }  # fmt: skip
-
-
-@pytest.fixture
-def make_run(tmp_path):
-    def make(**changes):
-        return TrainingRun(CifarConfig(**{**SETTINGS, "run_dir": str(tmp_path / "run"), **changes}))
-
-    return make
 
 
 @pytest.fixture
