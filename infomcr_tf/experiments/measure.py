@@ -17,7 +17,6 @@ from infomcr_tf.experiments.minimum import DataOptions, Minimum
 from infomcr_tf.experiments.yardsticks import compute_yardsticks
 from infomcr_tf.storage import read_json, write_json
 from infomcr_tf.training import RunFolder
-from infomcr_tf.training.target_loss import CROSS_ENTROPY
 
 _YARDSTICKS_KIND = "infomcr_tf yardsticks"
 _YARDSTICK_IMAGES = 256
@@ -46,7 +45,7 @@ def measure(run: Run, experiment: Experiment, *, progress: bool = False) -> dict
         "label": run.setting.label,
         "seed": run.config.seed,
     }
-    row |= _errors(folder.read_result()) | _training(folder)
+    row |= _training(folder)
     lazy = _LazyMinimum(run)
     place = run.path.parent.parent / "measurements" / run.name
     if experiment.views:
@@ -78,7 +77,7 @@ class _LazyMinimum:
 def _errors(result: Mapping[str, Any]) -> dict[str, float]:
     """Errors in percent, losses in nats, as `result.json` has them."""
     row = {}
-    for part in ("train", "validation", "test"):
+    for part in ("train", "confusion", "validation", "test"):
         if part not in result:
             continue
         row[f"{part}_loss"] = result[part]["loss"]
@@ -92,12 +91,14 @@ def _errors(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _training(folder: RunFolder) -> dict[str, Any]:
-    rows = folder.read_history()
-    found: dict[str, Any] = {"epochs": len(rows)}
+    result = folder.read_result()
+    found = {**_errors(result), "epochs": len(folder.read_history())}
     target = folder.config.target_loss
     if target is not None:
-        found["final_cross_entropy"] = rows[-1][CROSS_ENTROPY]
-        found["reached_target"] = found["final_cross_entropy"] <= target
+        trained = [result[part] for part in ("train", "confusion") if part in result]
+        count = sum(part["num_examples"] for part in trained)
+        found["trained_loss"] = sum(p["loss"] * p["num_examples"] for p in trained) / count
+        found["reached_target"] = found["trained_loss"] <= target
     return found
 
 

@@ -20,6 +20,7 @@ COLUMNS = (
     ("epochs", "epochs"),
     ("train_loss", "train loss"),
     ("train_error", "train error %"),
+    ("confusion_error", "confusion set's error %"),
     ("validation_error", "validation error %"),
     ("test_error", "test error %"),
     ("gap", "gap %"),

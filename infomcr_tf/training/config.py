@@ -73,8 +73,9 @@ class TrainConfig(Options):
     )
     target_loss: float | None = option(
         None,
-        "Stop after the first epoch whose mean cross-entropy over the training batches, without "
-        "weight decay, is at most this (default: train for all epochs).",
+        "Stop after the first epoch at whose end the cross-entropy of the training images "
+        "(un-augmented, with the confusion set, without weight decay) is at most this (default: "
+        "train for all epochs).",
         group=TRAINING_GROUP,
         type=float,
         above=0,

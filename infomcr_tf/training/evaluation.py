@@ -1,7 +1,8 @@
 """Loss and errors of a model on un-augmented images."""
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -56,6 +57,38 @@ def evaluate(
     return {"loss": loss / count, **errors, "num_examples": int(count)}
 
 
+def loss_is_at_most(
+    level: float,
+    logits_of: Callable[[tf.Tensor], tf.Tensor],
+    parts: Sequence[tf.data.Dataset],
+    *,
+    num_examples: int,
+    workers: Workers | None = None,
+) -> bool:
+    """Whether the mean cross-entropy over `parts` is at most `level`.
+
+    No loss is negative, so a batch after which the sum is too large is the last that is looked at:
+    far above the level that is one of the first, which makes it cheap to ask after every epoch.
+
+    Args:
+        level: in nats.
+        logits_of: see `evaluate`.
+        parts: data sets as in `evaluate`.
+        num_examples: in all parts, of all workers.
+        workers: see `evaluate`.
+    """
+    limit = level * num_examples
+    total = np.zeros(())
+    for images, labels in itertools.chain(*parts):
+        logits = np.asarray(logits_of(images), np.float64)
+        total += _losses(logits, labels.numpy()).sum()
+        if not total <= limit:  # also NaN
+            break
+    if workers is not None:
+        total = workers.sum(total)
+    return bool(total <= limit)
+
+
 class Validation(keras.callbacks.Callback):
     """Adds measurements to the logs of every epoch; put it before callbacks that read them.
 
@@ -76,9 +109,14 @@ class Validation(keras.callbacks.Callback):
 def _sums(logits: np.ndarray, labels: np.ndarray, ks: tuple[int, ...]) -> list[float]:
     """Number of examples, sum of their losses, number of wrong ones for each k."""
     own = logits[np.arange(len(logits)), labels][:, np.newaxis]
+    losses = _losses(logits, labels)
     # Before the label come higher logits, and equal ones of classes with a lower number, which
     # `argmax` prefers; NaN is before everything.
     earlier = np.arange(logits.shape[1]) < labels[:, np.newaxis]
     rank = np.sum(~(logits <= own) | ((logits == own) & earlier), axis=1)
-    losses = logsumexp(logits, axis=1) - own[:, 0]
     return [len(logits), losses.sum(), *(np.sum(rank >= k) for k in ks)]
+
+
+def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Cross-entropy of each example; not negative."""
+    return logsumexp(logits, axis=1) - logits[np.arange(len(logits)), labels]

@@ -22,6 +22,7 @@ class ImageNetData(RunData):
         train_positions, validation_positions = _split(len(train), config)
         self._parts = {
             "train": (train, train_positions),
+            "confusion": (train, train_positions[:0]),  # the paper has none for ImageNet
             "validation": (train, validation_positions),
             "test": (test, np.arange(len(test))),
         }

@@ -66,10 +66,10 @@ class RunData(abc.ABC):
     def evaluation_batches(
         self, part: str, *, batch_size: int = 256, share: Share = WHOLE
     ) -> tf.data.Dataset | None:
-        """The un-augmented, normalised images of "train", "validation" or "test", with labels.
+        """The un-augmented, normalised images of one part, with labels.
 
         Args:
-            part: which; "train" is without a confusion set.
+            part: "train" (without the confusion set), "confusion", "validation" or "test".
             batch_size: largest number of images in a batch.
             share: whose part of the images to give.
 

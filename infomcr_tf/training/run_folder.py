@@ -192,10 +192,10 @@ class RunFolder:
         path = self.path / "result.json"
         try:
             result = read_json(path, kind=_RESULT_KIND, version=_VERSION)
-            for part in ("train", "test", *({"validation"} & set(result))):
+            for part in ("train", "test", *({"confusion", "validation"} & set(result))):
                 result[part] = {name: _number(value) for name, value in result[part].items()}
-                if not {"loss", "error"} <= set(result[part]):
-                    raise ValueError(f"{part} has no loss or no error")
+                if missing := {"loss", "error", "num_examples"} - set(result[part]):
+                    raise ValueError(f"{part} has no {' and no '.join(sorted(missing))}")
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise DamagedRunError(
                 f"{path} is damaged ({error}). Remove it and give the training command again."

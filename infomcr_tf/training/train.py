@@ -2,11 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from infomcr_tf import models
@@ -16,7 +16,12 @@ from infomcr_tf.storage import replacing
 from infomcr_tf.training.checkpoint import Checkpoint
 from infomcr_tf.training.config import TrainConfig
 from infomcr_tf.training.devices import distribution_strategy
-from infomcr_tf.training.evaluation import Validation, evaluate, logits_function
+from infomcr_tf.training.evaluation import (
+    Validation,
+    evaluate,
+    logits_function,
+    loss_is_at_most,
+)
 from infomcr_tf.training.kinds import load_data
 from infomcr_tf.training.learning_rate import learning_rate_callback
 from infomcr_tf.training.loop import train
@@ -24,11 +29,11 @@ from infomcr_tf.training.nonfinite import NonFiniteError, NonFiniteGuard
 from infomcr_tf.training.position import Position
 from infomcr_tf.training.run_folder import RunFolder
 from infomcr_tf.training.state import build_metrics
-from infomcr_tf.training.target_loss import CROSS_ENTROPY, TargetLoss
+from infomcr_tf.training.target_loss import TargetLoss
 from infomcr_tf.training.tensorboard import TensorBoard
 from infomcr_tf.training.workers import Workers
 
-_PARTS = ("train", "validation", "test")
+_PARTS = ("train", "confusion", "validation", "test")
 
 
 class TrainingRun:
@@ -65,7 +70,6 @@ class TrainingRun:
         self._guard = NonFiniteGuard(
             config.on_nonfinite, self._describe_step, patience=self._steps_per_epoch
         )
-        self._target_loss = None if config.target_loss is None else TargetLoss(config.target_loss)
         self.folder = self._claim_folder() if self.workers.is_chief else None
 
     def run(self, *, verbose: int | str = "auto") -> dict[str, Any]:
@@ -76,7 +80,8 @@ class TrainingRun:
 
         Returns:
             The content of `result.json`: losses and errors on the un-augmented training,
-            validation (if any) and test images. In a worker that is not the chief: nothing.
+            confusion (if any), validation (if any) and test images. In a worker that is not the
+            chief: nothing.
 
         Raises:
             Interrupted: after SIGINT or SIGTERM, when the state is saved.
@@ -116,9 +121,10 @@ class TrainingRun:
             steps_per_epoch=self._steps_per_epoch,
         )
         checkpoint.restore(model)
-        if self._target_loss is not None:
-            callbacks.append(self._target_loss)
-            if checkpoint.rows and self._target_loss.reached(checkpoint.rows[-1]):
+        if config.target_loss is not None:
+            callbacks.append(TargetLoss(self._at_target_loss))
+            after_an_epoch = checkpoint.position.epoch > 0 and checkpoint.position.step == 0
+            if after_an_epoch and self._at_target_loss():
                 return
         if checkpoint.position.epoch == config.epochs:
             return
@@ -174,10 +180,6 @@ class TrainingRun:
         if self.data.top_k is not None:
             k = self.data.top_k
             metrics.append(keras.metrics.TopKCategoricalAccuracy(k, name=f"top{k}_accuracy"))
-        if config.target_loss is not None:
-            metrics.append(
-                keras.metrics.CategoricalCrossentropy(from_logits=True, name=CROSS_ENTROPY)
-            )
         model.compile(
             optimizer=keras.optimizers.SGD(
                 config.learning_rate, momentum=config.momentum, nesterov=config.nesterov
@@ -206,9 +208,17 @@ class TrainingRun:
         model.get_layer("logits").dtype_policy = keras.DTypePolicy("float32")
         return model
 
-    def _trained_weights(self) -> list[np.ndarray]:
+    @functools.cached_property
+    def _evaluated(self) -> tuple[keras.Model, Callable[[tf.Tensor], tf.Tensor]]:
+        """A float32 model that is neither compiled nor distributed, and its logits."""
+        model = self._new_model()
+        return model, logits_function(model)
+
+    def _evaluated_now(self) -> tuple[keras.Model, Callable[[tf.Tensor], tf.Tensor]]:
+        """The same with the weights as they are."""
         trained = self._model.model if self.config.regularize != "never" else self._model
-        return trained.get_weights()
+        self._evaluated[0].set_weights(trained.get_weights())
+        return self._evaluated
 
     def _callbacks(self) -> list[keras.callbacks.Callback]:
         config = self.config
@@ -250,11 +260,9 @@ class TrainingRun:
         Under a strategy Keras cannot: it averages the replicas' parts of the first batch, which may
         be of different sizes.
         """
-        model = self._new_model()
-        logits_of = logits_function(model)
 
         def measure() -> dict[str, float]:
-            model.set_weights(self._trained_weights())
+            model, logits_of = self._evaluated_now()
             found = self._evaluate(logits_of, "validation")
             decay = float(sum(model.losses)) if model.losses else 0.0
             logs = {"val_loss": found["loss"] + decay, "val_accuracy": 1 - found["error"]}
@@ -264,6 +272,19 @@ class TrainingRun:
             return logs
 
         return Validation(measure)
+
+    def _at_target_loss(self) -> bool:
+        parts = (
+            self.data.evaluation_batches(part, share=self.workers.share)
+            for part in ("train", "confusion")
+        )
+        return loss_is_at_most(
+            self.config.target_loss,
+            self._evaluated_now()[1],
+            [batches for batches in parts if batches is not None],
+            num_examples=self.data.num_images,
+            workers=self.workers,
+        )
 
     def _evaluate(
         self, logits_of: Callable[[tf.Tensor], tf.Tensor], part: str, title: str | None = None
@@ -277,9 +298,7 @@ class TrainingRun:
         )
 
     def _finish(self, progress: bool) -> dict[str, Any]:
-        model = self._new_model()  # float32, neither compiled nor distributed
-        model.set_weights(self._trained_weights())
-        logits_of = logits_function(model)
+        model, logits_of = self._evaluated_now()
         if self.workers.is_chief:
             with replacing(self.folder.model_path) as temporary:
                 model.save(temporary)
