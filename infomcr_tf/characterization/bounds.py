@@ -10,7 +10,7 @@ import math
 import warnings
 from dataclasses import dataclass
 
-from infomcr_tf.characterization.validation import is_integer, is_real
+from infomcr_tf.arguments import check_integer, check_number, is_real
 
 # "Close-to-zero training loss" has no figure in the paper. Its own runs end below 0.01; ten times
 # that is where we stop believing that a minimum is meant.
@@ -76,7 +76,8 @@ def gamma_from_gamma_hat(gamma_hat: float, *, num_parameters: int, num_samples: 
     Raises:
         ValueError: where W or N' is no integer above 0, or gamma_hat no number.
     """
-    W, samples = _count("num_parameters", num_parameters, 1), _count("num_samples", num_samples, 1)
+    W = check_integer("num_parameters", num_parameters, minimum=1)
+    samples = check_integer("num_samples", num_samples, minimum=1)
     if not is_real(gamma_hat):  # nan, where no trial could be measured, stays nan
         raise ValueError(f"`gamma_hat` must be a number. Received: gamma_hat={gamma_hat!r}")
     return W / samples * float(gamma_hat) - W * math.log(W)
@@ -123,17 +124,17 @@ def generalization_bound(
     Raises:
         ValueError: where an argument is outside its range.
     """
-    W, N = _count("num_parameters", num_parameters, 1), _count("num_examples", num_examples, 2)
-    train_loss = _at_least("train_loss", train_loss, 0)
+    W = check_integer("num_parameters", num_parameters, minimum=1)
+    N = check_integer("num_examples", num_examples, minimum=2)
+    train_loss = check_number("train_loss", train_loss, minimum=0)
     gamma, log_volume = _number("gamma", gamma), _number("log_volume", log_volume)
-    if not (is_real(delta) and 0 < delta <= 1):
-        raise ValueError(f"`delta` must be in (0, 1]. Received: delta={delta!r}")
+    delta = check_number("delta", delta, above=0, maximum=1)
     if posterior_train_loss is not None:
-        posterior_train_loss = _at_least("posterior_train_loss", posterior_train_loss, 0)
+        posterior_train_loss = check_number("posterior_train_loss", posterior_train_loss, minimum=0)
     if train_accuracy is not None:
-        train_accuracy = _at_least("train_accuracy", train_accuracy, 0)
+        train_accuracy = check_number("train_accuracy", train_accuracy, minimum=0)
     if max_loss is not None:
-        max_loss = _at_least("max_loss", max_loss, 0)
+        max_loss = check_number("max_loss", max_loss, minimum=0)
     _warn_where_assumptions_fail(train_loss, train_accuracy, max_loss)
 
     shared = (2 * log_volume + gamma) / W
@@ -141,7 +142,7 @@ def generalization_bound(
     exact_A = _exp(2 / W * math.lgamma(W / 2 + 1) + shared - math.log(2 * math.pi))
 
     def gap(a: float) -> float:
-        return 2 * math.sqrt((2 * train_loss + 2 * a + math.log(2 * N / float(delta))) / (N - 1))
+        return 2 * math.sqrt((2 * train_loss + 2 * a + math.log(2 * N / delta)) / (N - 1))
 
     def bound(a: float) -> float:
         expected = train_loss + a if posterior_train_loss is None else posterior_train_loss
@@ -178,8 +179,9 @@ def fisher_information_approximation(
     Raises:
         ValueError: where an argument is outside its range.
     """
-    W, N = _count("num_parameters", num_parameters, 1), _count("num_examples", num_examples, 1)
-    train_loss = _at_least("train_loss", train_loss, 0)
+    W = check_integer("num_parameters", num_parameters, minimum=1)
+    N = check_integer("num_examples", num_examples, minimum=1)
+    train_loss = check_number("train_loss", train_loss, minimum=0)
     gamma, log_volume = _number("gamma", gamma), _number("log_volume", log_volume)
     return FisherInformationApproximation(
         data_term=N * train_loss + N * math.log(N),
@@ -226,15 +228,3 @@ def _number(name: str, value: float) -> float:
     if not is_real(value) or math.isnan(value):
         raise ValueError(f"`{name}` must be a number. Received: {name}={value!r}")
     return float(value)
-
-
-def _at_least(name: str, value: float, least: float) -> float:
-    if not (is_real(value) and value >= least and math.isfinite(value)):
-        raise ValueError(f"`{name}` must be a finite number >= {least}. Received: {name}={value!r}")
-    return float(value)
-
-
-def _count(name: str, value: int, least: int) -> int:
-    if not is_integer(value, at_least=least):
-        raise ValueError(f"`{name}` must be an integer >= {least}. Received: {name}={value!r}")
-    return int(value)

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from infomcr_tf.arguments import check_integer
 from infomcr_tf.characterization.characterize import Measurement
 from infomcr_tf.characterization.report import MinimumReport
 from infomcr_tf.characterization.settings import resolve_metrics
-from infomcr_tf.characterization.validation import is_integer
 
 
 class CharacterizeCallback(keras.callbacks.Callback):
@@ -54,10 +54,9 @@ class CharacterizeCallback(keras.callbacks.Callback):
         **settings: Any,
     ) -> None:
         super().__init__()
-        if not is_integer(every, at_least=1):
-            raise ValueError(f"`every` must be a positive integer. Received: every={every!r}")
         self.reports: dict[int, MinimumReport] = {}
-        self._x, self._y, self._every, self._prefix = x, y, every, prefix
+        self._x, self._y, self._prefix = x, y, prefix
+        self._every = check_integer("every", every, minimum=1)
         metrics = resolve_metrics(metrics)
         self._settings = {
             "metrics": metrics,

@@ -14,16 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from infomcr_tf.arguments import check_choice, check_integer, check_number
 from infomcr_tf.characterization.blocks import Block, inner_products
 from infomcr_tf.characterization.examples import check_examples, take
 from infomcr_tf.characterization.head import Head, HeadOutput
 from infomcr_tf.characterization.network import Network
 from infomcr_tf.characterization.plan import METHODS, Pass, Plan
-from infomcr_tf.characterization.validation import (
-    is_integer,
-    number_of_bytes,
-    require_choice,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,18 +119,16 @@ class GradientEngine:
         max_memory_bytes: int = 2 * 1024**3,
         device: str | None = None,
     ) -> None:
-        require_choice("method", method, METHODS)
-        if chunk_size is not None and not is_integer(chunk_size, at_least=1):
-            raise ValueError(
-                f"`chunk_size` must be at least 1, an integer. Received: {chunk_size!r}"
-            )
+        check_choice("method", method, METHODS)
+        if chunk_size is not None:
+            chunk_size = check_integer("chunk_size", chunk_size, minimum=1)
         self._head = Head(normalize_logits, equalize_loss)
         self._network = Network(model, batch_norm)
         self._device = device
         self._settings = {
             "method": method,
             "chunk_size": chunk_size,
-            "max_memory_bytes": number_of_bytes(max_memory_bytes),
+            "max_memory_bytes": int(check_number("max_memory_bytes", max_memory_bytes, minimum=1)),
         }
         self._plan = None
 

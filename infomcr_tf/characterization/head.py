@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from infomcr_tf.characterization.validation import is_real
+from infomcr_tf.arguments import is_real
 
 # Each step halves the bracket: its width reaches the spacing of float64.
 _BISECTIONS = 60

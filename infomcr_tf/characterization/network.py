@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.characterization.validation import require_choice
+from infomcr_tf.arguments import check_choice
 
 BATCH_NORM_MODES = ("inference", "batch")
 
@@ -46,7 +46,7 @@ class Network:
     def __init__(self, model: keras.Model, batch_norm: str = "inference") -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
-        require_choice("batch_norm", batch_norm, BATCH_NORM_MODES)
+        check_choice("batch_norm", batch_norm, BATCH_NORM_MODES)
         if not model.built:
             raise ValueError("`model` must be built. Call it once on a batch, or `model.build()`")
         if not model.trainable_variables:

@@ -17,11 +17,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from infomcr_tf.arguments import check_number
 from infomcr_tf.characterization.examples import take
 from infomcr_tf.characterization.head import Head
 from infomcr_tf.characterization.network import Network, check_logits
 from infomcr_tf.characterization.settings import Settings
-from infomcr_tf.characterization.validation import number_of_bytes
 
 # Examples in one pass (more do not make it faster), and between two steps of the progress bar.
 BLOCK = 100
@@ -124,7 +124,7 @@ class InputJacobian:
     ) -> None:
         self._network = Network(model)
         self._head = Head(normalize_logits, equalize_loss)
-        self._max_memory = number_of_bytes(max_memory_bytes)
+        self._max_memory = int(check_number("max_memory_bytes", max_memory_bytes, minimum=1))
         self._device = device
         # TensorFlow counts tracings by code object and would warn of a second instance's; a partial
         # object has none.

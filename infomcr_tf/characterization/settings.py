@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from infomcr_tf.arguments import check_choice, check_integer
 from infomcr_tf.characterization.metrics import TRIAL_METRICS
-from infomcr_tf.characterization.validation import is_integer, require_choice
 
 METRICS = (*TRIAL_METRICS, "frobenius_norm_sampled", "robustness")
 PROTOCOLS = ("authors",)
@@ -64,16 +64,10 @@ def resolve_settings(
         value = arguments[name]
         if name in _OPTIONAL and value is None:
             continue
-        if not is_integer(value, at_least=1):
-            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-        arguments[name] = int(value)
-    if not is_integer(arguments["seed"], at_least=0):
-        raise ValueError(
-            f"`seed` must be a non-negative integer. Received: seed={arguments['seed']!r}"
-        )
-    arguments["seed"] = int(arguments["seed"])
+        arguments[name] = check_integer(name, value, minimum=1)
+    arguments["seed"] = check_integer("seed", arguments["seed"], minimum=0)
     if protocol is not None:
-        require_choice("protocol", protocol, PROTOCOLS)
+        check_choice("protocol", protocol, PROTOCOLS)
         for name, value in _AUTHORS.items():
             if not any(_same(arguments[name], one) for one in (getattr(defaults, name), value)):
                 raise ValueError(
@@ -120,7 +114,7 @@ def resolve_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(metrics, (list, tuple, set, frozenset)):
         raise TypeError(f'`metrics` must be "all" or a list of names. Received: {metrics!r}')
     for name in metrics:
-        require_choice("metrics", name, METRICS)
+        check_choice("metrics", name, METRICS)
     if not metrics:
         raise ValueError(f'`metrics` must be "all" or some of {METRICS}. Received: an empty list.')
     # One order and no repeats, so that equal selections have equal settings.

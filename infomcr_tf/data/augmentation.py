@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from infomcr_tf.data.examples import check_choice
+from infomcr_tf.arguments import check_choice
 
 # Pixels of padding on each side (None: no crop), and whether to flip.
 _SCHEMES = {

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infomcr_tf.data.examples import ImageDataset, check_choice
+from infomcr_tf.arguments import check_choice
+from infomcr_tf.data.examples import ImageDataset
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds

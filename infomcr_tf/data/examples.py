@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from numbers import Integral
 from typing import Any
 
 import numpy as np
+
+from infomcr_tf.arguments import check_integer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,27 +117,3 @@ def check_examples(
         limit = "" if num_classes is None else f" and < num_classes={num_classes}"
         raise ValueError(f"`labels` should be >= 0{limit}. Received: labels from {low} to {high}")
     return images, labels.astype(np.int32, copy=False)
-
-
-def check_integer(name: str, value: object, *, minimum: int) -> int:
-    """Returns `value` as an int.
-
-    Raises:
-        ValueError: if it is not an integer >= `minimum`; the message calls it `name`.
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"`{name}` should be an integer >= {minimum}. Received: {value!r}")
-    return int(value)
-
-
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
-    """Returns `value`.
-
-    Raises:
-        ValueError: if it is not among `choices`; the message suggests the nearest.
-    """
-    if value in choices:
-        return value
-    nearest = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    raise ValueError(f"`{name}` should be one of {choices}. Received: {value!r}.{hint}")

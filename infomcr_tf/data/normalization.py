@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.data.examples import as_array, check_choice, check_images
+from infomcr_tf.arguments import check_choice
+from infomcr_tf.data.examples import as_array, check_images
 
 NORMALIZATIONS = ("computed", "cifar")
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from infomcr_tf.arguments import check_integer
 from infomcr_tf.data.augmentation import stream_seed
-from infomcr_tf.data.examples import check_integer
 
 
 @dataclasses.dataclass(frozen=True)

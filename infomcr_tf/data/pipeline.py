@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from infomcr_tf.arguments import check_choice, check_integer
 from infomcr_tf.data.augmentation import AUGMENTATIONS, augment, image_seed
-from infomcr_tf.data.examples import check_choice, check_examples, check_integer
+from infomcr_tf.data.examples import check_examples
 from infomcr_tf.data.normalization import Normalization
 from infomcr_tf.data.order import WHOLE, Share, finished, one_by_one, shuffled_batches
 

@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from infomcr_tf.data.examples import ImageDataset, check_integer
+from infomcr_tf.arguments import check_integer
+from infomcr_tf.data.examples import ImageDataset
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

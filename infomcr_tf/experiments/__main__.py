@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from infomcr_tf.arguments import check_choice
 from infomcr_tf.quiet import start_tensorflow
 
 start_tensorflow()
@@ -14,7 +15,7 @@ from infomcr_tf.experiments.presets import PRESETS
 from infomcr_tf.experiments.runner import print_plan, run_experiment
 from infomcr_tf.storage import locked
 from infomcr_tf.training.interrupts import interruptible
-from infomcr_tf.training.options import Parser, did_you_mean
+from infomcr_tf.training.options import Parser
 
 
 @interruptible
@@ -23,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     flags = parser.parse_args(argv)
     with parser.one_line_errors():
-        _check_choice("NAME", flags.name, NAMES)
-        _check_choice("--preset", flags.preset, tuple(PRESETS))
-        _check_choice("--engine", flags.engine, ENGINES)
+        check_choice("NAME", flags.name, NAMES)
+        check_choice("--preset", flags.preset, tuple(PRESETS))
+        check_choice("--engine", flags.engine, ENGINES)
         for name in ("seeds", "gpus"):
             value = getattr(flags, name)
             if value is not None and value < (name == "seeds"):
@@ -75,14 +76,6 @@ def _parser() -> Parser:
     for flag in ("--manual-dir", "--image-folder", "--cache-dir"):
         add(flag, metavar="DIR", help="table2: see train_imagenet.py")
     return parser
-
-
-def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(
-            f"`{argument}` should be one of {', '.join(choices)}. Received: {value!r}."
-            f"{did_you_mean(value, choices)}"
-        )
 
 
 def _choices(flags: object) -> Choices:

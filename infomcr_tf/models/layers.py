@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Integral, Real
+from numbers import Integral
 
 import keras
 import numpy as np
@@ -11,6 +10,8 @@ import numpy as np
 # The Torch code of the ResNet, WRN and DenseNet papers runs SpatialBatchNormalization with its
 # defaults: epsilon 1e-5 and momentum 0.1, the weight of the new value. Keras' `momentum` is the
 # weight of the old one.
+from infomcr_tf.arguments import check_integer, check_number
+
 _BATCH_NORM = {"epsilon": 1e-5, "momentum": 0.9}
 
 # A larger size is a mistake, which TensorFlow would notice when the memory is used up.
@@ -31,14 +32,10 @@ class Layers:
     """
 
     def __init__(self, weight_decay: float, seed: int | None) -> None:
-        if not isinstance(weight_decay, Real) or not 0 <= weight_decay < math.inf:
-            raise ValueError(
-                f"`weight_decay` should be a finite number >= 0. Received: {weight_decay!r}"
-            )
-        if seed is not None and (not _is_integer(seed) or seed < 0):
-            raise ValueError(f"`seed` should be `None` or an integer >= 0. Received: {seed!r}")
-        self._weight_decay = float(weight_decay)
-        self._seeds = None if seed is None else np.random.default_rng(int(seed))
+        self._weight_decay = check_number("weight_decay", weight_decay, minimum=0)
+        if seed is not None:
+            seed = check_integer("seed", seed, minimum=0)
+        self._seeds = None if seed is None else np.random.default_rng(seed)
 
     def conv(
         self,
@@ -136,16 +133,11 @@ def image_input(
             f"architecture. Received: input_shape={shape}. Resize the images, or choose an "
             "architecture with fewer strides."
         )
-    if not _is_integer(num_classes) or num_classes < 2:
-        raise ValueError(f"`num_classes` should be an integer >= 2. Received: {num_classes!r}")
+    check_integer("num_classes", num_classes, minimum=2)
     if not _is_size(num_classes):
         raise ValueError(f"`num_classes` should be <= {_LARGEST:,}. Received: {num_classes!r}")
     return keras.Input(shape, name="image")
 
 
 def _is_size(value: object) -> bool:
-    return _is_integer(value) and value <= _LARGEST
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool) and value <= _LARGEST

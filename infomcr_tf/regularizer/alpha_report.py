@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from infomcr_tf.arguments import check_integer
 from infomcr_tf.regularizer.batches import as_tensors, sub_batch_size, take
 from infomcr_tf.regularizer.functional_loss import FunctionalLoss
 from infomcr_tf.regularizer.penalty import Perturbation, as_loss, squared_norm, sub_batch_penalty
 from infomcr_tf.regularizer.precision import check_precision, float32_precision
-from infomcr_tf.regularizer.validation import check_count
 
 # Below this, a tenth and more of the penalty's gradient is rounding.
 MIN_SIGNAL = 10.0
@@ -82,7 +82,7 @@ def check_alpha(
     Raises:
         ValueError: As `fisher_penalty` does.
     """
-    num_sub_batches = check_count("num_sub_batches", num_sub_batches)
+    num_sub_batches = check_integer("num_sub_batches", num_sub_batches, minimum=1)
     perturbation = Perturbation(alpha)
     batch = as_tensors((x, y, sample_weight))
     if not model.built:

@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
+from infomcr_tf.arguments import check_choice, check_number
 from infomcr_tf.regularizer.replicas import read
-from infomcr_tf.regularizer.validation import check_choice, check_not_negative, check_positive
 
 STAGES = ("001", "010", "011", "100", "101", "110", "111")
 RAMPS = ("linear", "cosine")
@@ -57,11 +57,11 @@ class BetaSchedule(keras.callbacks.Callback):
         super().__init__()
         check_choice("schedule", schedule, SCHEDULES)
         self.schedule = schedule
-        self.beta = None if beta is None else check_not_negative("beta", beta)
+        self.beta = None if beta is None else check_number("beta", beta, minimum=0)
         self._stage = 0
         self._level = 0.0
         if initial_learning_rate is not None:
-            self._level = check_positive("initial_learning_rate", initial_learning_rate)
+            self._level = check_number("initial_learning_rate", initial_learning_rate, above=0)
 
     def set_model(self, model: keras.Model) -> None:
         """Takes the model, which must have a `beta`."""

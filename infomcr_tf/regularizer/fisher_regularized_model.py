@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from infomcr_tf.arguments import check_choice, check_integer, check_number
 from infomcr_tf.regularizer.batches import check_last_batch, first_leaf
 from infomcr_tf.regularizer.building import build_before_tracing
 from infomcr_tf.regularizer.data_term import DATA_TERMS, resolve_data_term
@@ -14,12 +15,6 @@ from infomcr_tf.regularizer.penalty import Perturbation
 from infomcr_tf.regularizer.precision import check_precision, float32_precision
 from infomcr_tf.regularizer.replicas import AverageReplicas, check_strategy, read
 from infomcr_tf.regularizer.step import StepFinder
-from infomcr_tf.regularizer.validation import (
-    check_choice,
-    check_count,
-    check_fraction,
-    check_not_negative,
-)
 
 
 @keras.saving.register_keras_serializable(package="infomcr_tf")
@@ -103,12 +98,12 @@ class FisherRegularizedModel(keras.Model):
         check_model(model)
         check_choice("data_term", data_term, DATA_TERMS)
         self.model = model
-        self.num_sub_batches = check_count("num_sub_batches", num_sub_batches)
+        self.num_sub_batches = check_integer("num_sub_batches", num_sub_batches, minimum=1)
         self.data_term = data_term
-        self.every = check_count("every", every)
-        self.fraction = check_fraction("fraction", fraction)
+        self.every = check_integer("every", every, minimum=1)
+        self.fraction = check_number("fraction", fraction, above=0, maximum=1)
         self.allow_tf32 = allow_tf32
-        self.initial_beta = check_not_negative("beta", beta)
+        self.initial_beta = check_number("beta", beta, minimum=0)
         self.beta = self.add_weight(
             name="beta",
             dtype="float32",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from infomcr_tf.arguments import check_choice, check_integer, check_number
 from infomcr_tf.regularizer.batches import as_tensors, sub_batch_size, take
 from infomcr_tf.regularizer.functional_loss import (
     Evaluation,
@@ -16,7 +17,6 @@ from infomcr_tf.regularizer.functional_loss import (
     weighted,
 )
 from infomcr_tf.regularizer.precision import check_precision
-from infomcr_tf.regularizer.validation import check_choice, check_count, check_positive
 
 ESTIMATORS = ("finite_difference", "hessian_vector")
 DIRECTIONS = ("descent", "ascent")
@@ -41,7 +41,7 @@ class Perturbation:
 
     def __post_init__(self) -> None:
         # As a plain float, for `get_config`.
-        object.__setattr__(self, "size", check_positive("alpha", self.size))
+        object.__setattr__(self, "size", check_number("alpha", self.size, above=0))
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_choice("direction", self.direction, DIRECTIONS)
 
@@ -265,7 +265,7 @@ def fisher_penalty(
         ValueError: If an argument is out of range, the batch has fewer than M examples, or the
             model computes in float16 or bfloat16.
     """
-    num_sub_batches = check_count("num_sub_batches", num_sub_batches)
+    num_sub_batches = check_integer("num_sub_batches", num_sub_batches, minimum=1)
     perturbation = Perturbation(alpha, estimator, direction)
     batch = as_tensors((x, y, sample_weight))
     if not model.built:

@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
+from infomcr_tf.arguments import check_number
 from infomcr_tf.regularizer.fisher_regularized_model import FisherRegularizedModel
-from infomcr_tf.regularizer.validation import check_positive
 
 
 @keras.saving.register_keras_serializable(package="infomcr_tf")
@@ -47,7 +47,7 @@ class SharpnessAwareModel(FisherRegularizedModel):
     ) -> None:
         super().__init__(
             model,
-            alpha=check_positive("rho", rho),
+            alpha=check_number("rho", rho, above=0),
             beta=beta,
             num_sub_batches=num_sub_batches,
             direction="ascent",

@@ -3,11 +3,11 @@
 import argparse
 import contextlib
 import dataclasses
-import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from infomcr_tf.arguments import did_you_mean
 from infomcr_tf.storage import DiskFullError
 
 Config = TypeVar("Config", bound="Options")
@@ -77,12 +77,6 @@ class Options:
     def from_flags(cls: type[Config], values: Mapping[str, Any]) -> Config:
         """The configuration from the parsed flags, which may hold those of others too."""
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
-
-
-def did_you_mean(name: str, names: Sequence[str]) -> str:
-    """A sentence that suggests the nearest of `names`, with a space before it, or nothing."""
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def flag(name: str) -> str:

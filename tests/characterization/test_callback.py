@@ -115,7 +115,7 @@ def test_under_mirrored_strategy():
 
 def test_bad_arguments_and_data_before_the_first_epoch():
     x, y = images(24)
-    with pytest.raises(ValueError, match="`every` must be a positive integer"):
+    with pytest.raises(ValueError, match="`every` must be an integer >= 1"):
         CharacterizeCallback(x, y, every=0)
     with pytest.raises(ValueError, match="Did you mean 'gamma_hat'"):
         CharacterizeCallback(x, y, metrics=["gama_hat"])

@@ -118,9 +118,9 @@ def test_damaged_files(shared_dir, tmp_path):
 
 
 def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(ValueError, match=r"Received: 'cifar-10'. Did you mean 'cifar10'\?"):
+    with pytest.raises(ValueError, match=r"Received: name='cifar-10'. Did you mean 'cifar10'\?"):
         data.load_dataset("cifar-10")
-    with pytest.raises(ValueError, match="should be one of"):
+    with pytest.raises(ValueError, match="must be one of"):
         data.load_dataset(3)
 
 

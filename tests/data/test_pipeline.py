@@ -231,12 +231,12 @@ IMAGES, LABELS = distinct_images(20)
         ({"images": IMAGES * np.nan}, "should be finite"),
         ({"labels": LABELS[:5]}, "one integer per image"),
         ({"batch_size": 21}, "at most the number of images, 20. Received: 21"),
-        ({"batch_size": 0}, "`batch_size` should be an integer >= 1"),
+        ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
         ({"augmentation": "4-crop"}, r"Did you mean '4-crop-f'\?"),
         ({"normalization": data.Normalization((0, 0, 0), (1, 1, 1))}, "should have 3 channels"),
         ({"start_step": 3}, "less than the 3 steps"),
-        ({"start_epoch": -1}, "`start_epoch` should be"),
-        ({"seed": 1.5}, "`seed` should be"),
+        ({"start_epoch": -1}, "`start_epoch` must be"),
+        ({"seed": 1.5}, "`seed` must be"),
     ],
 )
 def test_bad_arguments(change, message):
@@ -246,7 +246,7 @@ def test_bad_arguments(change, message):
 
 
 def test_bad_evaluation_arguments():
-    with pytest.raises(ValueError, match="`batch_size` should be"):
+    with pytest.raises(ValueError, match="`batch_size` must be"):
         data.evaluation_dataset(IMAGES, LABELS, batch_size=0, normalization=IDENTITY)
-    with pytest.raises(ValueError, match="`augmentation` should be one of"):
+    with pytest.raises(ValueError, match="`augmentation` must be one of"):
         data.augment(tf.zeros((4, 4, 1)), "mirror", data.image_seed(0, 0, 0))

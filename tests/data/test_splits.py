@@ -105,17 +105,17 @@ PINNED_LABELS = [2, 1, 2, 1, 4]
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"train_size": 0}, "`train_size` should be an integer >= 1. Received: 0"),
-        ({"train_size": -5}, "`train_size` should be"),
-        ({"train_size": 10.0}, "`train_size` should be"),
+        ({"train_size": 0}, "`train_size` must be an integer >= 1. Received: train_size=0"),
+        ({"train_size": -5}, "`train_size` must be an integer"),
+        ({"train_size": 10.0}, "`train_size` must be an integer"),
         ({"train_size": 50_001}, r"at most the 50000 training images.*50001 \+ 0 \+ 0"),
-        ({"validation_size": -1}, "`validation_size` should be"),
+        ({"validation_size": -1}, "`validation_size` must be an integer"),
         ({"validation_size": 50_000}, "at most the 50000"),
-        ({"confusion_size": -1}, "`confusion_size` should be"),
+        ({"confusion_size": -1}, "`confusion_size` must be an integer"),
         ({"confusion_size": 1}, "Pass a smaller `train_size`"),
         ({"train_size": 45_000, "validation_size": 4000, "confusion_size": 2000}, "disjoint"),
-        ({"seed": -1}, "`seed` should be"),
-        ({"seed": None}, "`seed` should be"),
+        ({"seed": -1}, "`seed` must be an integer"),
+        ({"seed": None}, "`seed` must be an integer"),
     ],
 )
 def test_sizes_that_do_not_fit(numbered, sizes, message):

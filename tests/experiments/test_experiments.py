@@ -269,7 +269,7 @@ def test_a_step_is_timed_for_real(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("table4", "--preset", "smoke"), "`NAME` should be one of .*'table4'"),
+        (("table4", "--preset", "smoke"), "`NAME` must be one of .*'table4'"),
         (("table1", "--preset", "smol"), "`--preset` .*Did you mean 'smoke'"),
         (("table1", "--preset", "smoke", "--engine", "rey"), "Did you mean 'ray'"),
         (("table1", "--preset", "smoke", "--seeds", "0"), "`--seeds` should be positive"),

@@ -28,7 +28,7 @@ def refuses(message, error=ValueError):
         ({"estimator": "hessian"}, "`estimator` .* Did you mean 'hessian_vector'"),
         ({"direction": "down"}, "`direction` must be one of"),
         ({"every": 0}, "`every` must be an integer >= 1"),
-        ({"fraction": 0.0}, r"`fraction` must be in \(0, 1\]"),
+        ({"fraction": 0.0}, r"`fraction` must be a finite number above 0 and <= 1"),
         ({"fraction": 1.5}, "`fraction`"),
     ],
 )

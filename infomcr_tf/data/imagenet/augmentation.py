@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.data.examples import check_choice
+from infomcr_tf.arguments import check_choice
 from infomcr_tf.data.normalization import Normalization
 
 AUGMENTATIONS = ("standard", "crop-flip", "no-aug")

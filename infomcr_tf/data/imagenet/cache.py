@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from infomcr_tf.data.examples import check_integer
+from infomcr_tf.arguments import check_integer
 from infomcr_tf.data.imagenet.source import Source
 from infomcr_tf.storage import read_json, replacing, write_json
 

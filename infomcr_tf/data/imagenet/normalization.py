@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infomcr_tf.data.examples import check_choice
+from infomcr_tf.arguments import check_choice
 from infomcr_tf.data.normalization import Normalization
 
 # Channel statistics of ImageNet's training images in [0, 1], as fb.resnet.torch states them.

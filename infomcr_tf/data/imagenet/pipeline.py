@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from infomcr_tf.arguments import check_choice, check_integer
 from infomcr_tf.data.augmentation import image_seed
-from infomcr_tf.data.examples import check_choice, check_integer
 from infomcr_tf.data.imagenet.augmentation import (
     AUGMENTATIONS,
     augment,

@@ -100,5 +100,5 @@ def test_unknown_names():
         imagenet.draw_augmentation(
             tf.constant([0, 0]), image_size=40, crop_size=33, augmentation="standart"
         )
-    with pytest.raises(ValueError, match="`name` should be one of"):
+    with pytest.raises(ValueError, match="`name` must be one of"):
         imagenet.make_normalization("cifar")

@@ -163,7 +163,7 @@ def test_undecodable_image_is_named(image_folder, tmp_path):
 
 
 def test_bad_arguments(source, tmp_path):
-    with pytest.raises(ValueError, match="`image_size` should be an integer >= 8"):
+    with pytest.raises(ValueError, match="`image_size` must be an integer >= 8"):
         imagenet.resize_once(source, tmp_path, image_size=0)
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):

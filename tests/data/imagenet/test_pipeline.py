@@ -96,7 +96,7 @@ def test_evaluation_batches_are_centre_crops_in_order(resized):
     [
         ({"crop_size": 41}, "`crop_size` should be at most the images' size, 40"),
         ({"batch_size": 16}, "`batch_size` should be at most the number of images, 15"),
-        ({"augmentation": "none"}, "`augmentation` should be one of"),
+        ({"augmentation": "none"}, "`augmentation` must be one of"),
         ({"share": data.Share(0, 3)}, "`batch_size` should be divisible by the number of workers"),
         ({"start_step": 3}, "less than the 3 steps"),
     ],
