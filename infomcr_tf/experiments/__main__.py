@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from infomcr_tf.arguments import check_choice
+from infomcr_tf.arguments import check_choice, check_integer
 from infomcr_tf.quiet import start_tensorflow
 
 start_tensorflow()
@@ -27,10 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_choice("NAME", flags.name, NAMES)
         check_choice("--preset", flags.preset, tuple(PRESETS))
         check_choice("--engine", flags.engine, ENGINES)
-        for name in ("seeds", "gpus"):
-            value = getattr(flags, name)
-            if value is not None and value < (name == "seeds"):
-                raise ValueError(f"`--{name}` should be positive. Received: {value}")
+        for name, minimum in (("seeds", 1), ("train_size", 1), ("gpus", 0)):
+            if getattr(flags, name) is not None:
+                check_integer("--" + name.replace("_", "-"), getattr(flags, name), minimum=minimum)
         choices = _choices(flags)
         for part in part_names(flags.name, choices):
             make_part(part, choices)  # so that a mistake shows before any work
@@ -70,6 +69,10 @@ def _parser() -> Parser:
         "--target-loss", type=float, metavar="FLOAT",
         help="scenarios: stop each run at this training cross-entropy (default: the preset's)",
     )  # fmt: skip
+    add(
+        "--train-size", type=int, metavar="INT",
+        help="scenarios: training images, confusion sets in proportion (default: the preset's)",
+    )  # fmt: skip
     add("--gpus", type=int, metavar="INT", help="GPUs for each run (default: one if there is one)")
     add("--engine", default="local", metavar="NAME", help=f"one of: {', '.join(ENGINES)}")
     add("--data-dir", metavar="DIR", help="folder of tensorflow-datasets' data sets")
@@ -88,6 +91,7 @@ def _choices(flags: object) -> Choices:
         num_seeds=flags.seeds,
         beta=flags.beta,
         target_loss=flags.target_loss,
+        train_size=flags.train_size,
         places=places,
         imagenet_places={**imagenet, "data_dir": data_dir, "gpus": flags.gpus},
     )

@@ -38,8 +38,8 @@ class LocalEngine(Engine):
 class RayEngine(Engine):
     """Spread over a Ray cluster, or over this machine where none is running.
 
-    A run whose worker dies is started again, and goes on from its last epoch: run folders must be
-    on storage that all machines share.
+    A run whose worker dies is started again, and goes on from its last checkpoint: run folders must
+    be on storage that all machines share.
 
     Args:
         gpus: GPUs that one run needs; None for one where the cluster has any.

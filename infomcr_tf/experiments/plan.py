@@ -38,6 +38,8 @@ class Choices:
         num_seeds: in place of the preset's.
         beta: in place of a selected one.
         target_loss: in place of the preset's, where the runs of the scenarios stop.
+        train_size: in place of the preset's, training images of the scenarios; the confusion sets
+            change in proportion.
         places: options of the training scripts that say where data lies and on what to compute.
         imagenet_places: the same for ImageNet.
         selected: (data set, architecture) -> selected beta, as far as it is known; the preset's
@@ -48,6 +50,7 @@ class Choices:
     num_seeds: int | None = None
     beta: float | None = None
     target_loss: float | None = None
+    train_size: int | None = None
     places: dict[str, Any] = dataclasses.field(default_factory=dict)
     imagenet_places: dict[str, Any] = dataclasses.field(default_factory=dict)
     selected: Mapping[tuple[str, str], float] = dataclasses.field(default_factory=dict)
@@ -128,8 +131,9 @@ def _scenario(
 ) -> Experiment:
     preset = choices.preset
     base = {**preset.scenario, **more, "regularize": "never", **choices.places}
-    if choices.target_loss is not None:
-        base["target_loss"] = choices.target_loss
+    for changed in ("target_loss", "train_size"):
+        if getattr(choices, changed) is not None:
+            base[changed] = getattr(choices, changed)
     return Experiment(
         name=name,
         title=title,
@@ -146,9 +150,13 @@ def _scenario(
 
 
 def _confusion(choices: Choices) -> Experiment:
+    preset = choices.preset
+    images = {**preset.scenario, **preset.confusion}["train_size"]
+    share = 1 if choices.train_size is None else choices.train_size / images
+    sizes = tuple(dict.fromkeys(round(size * share) for size in preset.confusion_sizes))
     return _scenario(
         choices, "scenario-confusion", "Scenario I: size of the confusion set (Figure 2)",
-        "confusion set", "confusion_size", choices.preset.confusion_sizes, choices.preset.confusion,
+        "confusion set", "confusion_size", sizes, preset.confusion,
     )  # fmt: skip
 
 

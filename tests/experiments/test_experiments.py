@@ -114,11 +114,20 @@ def test_experiments_share_runs_that_are_the_same(tmp_path):
 def test_small_scenarios_stop_at_one_training_loss():
     for name in ("confusion", "augmentation", "batch-size"):
         experiment = make_part(f"scenario-{name}", Choices(preset=PRESETS["small"]))
-        assert {t for (t,) in options(experiment, "target_loss")} == {0.02}
+        assert {t for (t,) in options(experiment, "target_loss")} == {0.01}
         assert experiment.num_seeds >= 2
         higher = Choices(preset=PRESETS["small"], target_loss=0.2)
         experiment = make_part(f"scenario-{name}", higher)
         assert {t for (t,) in options(experiment, "target_loss")} == {0.2}
+
+
+def test_another_training_size_changes_confusion_sets_in_proportion():
+    for preset, sizes in (("small", [0, 200, 600, 1000]), ("paper", [0, 200, 400, 600, 800, 1000])):
+        choices = Choices(preset=PRESETS[preset], train_size=2000)
+        scenario = make_part("scenario-confusion", choices)
+        assert options(scenario, "train_size", "confusion_size") == [(2000, n) for n in sizes]
+        batches = make_part("scenario-batch-size", choices)
+        assert {n for (n,) in options(batches, "train_size")} == {2000}
 
 
 def test_selects_the_beta_of_the_lowest_mean_validation_error(tmp_path):
@@ -272,7 +281,8 @@ def test_a_step_is_timed_for_real(tmp_path):
         (("table4", "--preset", "smoke"), "`NAME` must be one of .*'table4'"),
         (("table1", "--preset", "smol"), "`--preset` .*Did you mean 'smoke'"),
         (("table1", "--preset", "smoke", "--engine", "rey"), "Did you mean 'ray'"),
-        (("table1", "--preset", "smoke", "--seeds", "0"), "`--seeds` should be positive"),
+        (("table1", "--preset", "smoke", "--seeds", "0"), "`--seeds` must be an integer >= 1"),
+        (("scenarios", "--preset", "smoke", "--train-size", "0"), "`--train-size` must be"),
         (("table1", "--preset", "smoke", "--beta", "-1"), "`--beta` should be"),
         (("table1",), "--preset"),
         (("table1", "--preset", "smoke", "--dry"), "unknown argument '--dry'.*--dry-run"),
