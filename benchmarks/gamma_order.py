@@ -25,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.special import logsumexp
 
 from infomcr_tf.characterization.characterize import Measurement
 from infomcr_tf.experiments.measure import per_sample_gamma_hat
@@ -48,16 +49,20 @@ class Variant:
         arguments: of `characterize`.
         layers: "conv" or "logits": the gradient is taken for the weights of these layers.
         common: only the examples that all runs of the seed classify correctly.
+        scale: not gamma-hat but what the size of the gradients alone adds to it: each row of J has
+            the factor 1 - p, p the probability of the label, and ln|J J^T| has 2 ln of each factor.
     """
 
     name: str
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     layers: str = ""
     common: bool = False
+    scale: bool = False
 
 
 VARIANTS = (
     Variant("raw"),
+    Variant("2 N' mean ln(1 - p) alone", scale=True),
     Variant("raw, N' = 20", {"num_samples": 20}),
     Variant("raw, correctly classified only", common=True),
     Variant("raw, BatchNorm with batch statistics", {"batch_norm": "batch"}),
@@ -160,16 +165,23 @@ def measure_seed(
     minima = {run: Minimum.open(place / run, options) for run in runs}
     first = minima[runs[0]]
     x, y = first.x, first.y
-    correct = np.ones(len(y), bool)
+    logits = {}
     for run, minimum in minima.items():
         if not np.array_equal(x, minimum.x) or not np.array_equal(y, minimum.y):
             raise SystemExit(f"{run} has other training images than {runs[0]}")
-        logits = logits_function(minimum.model)
-        for start in range(0, len(y), 250):
-            part = slice(start, start + 250)
-            correct[part] &= np.argmax(logits(x[part]), axis=-1) == y[part]
+        logits_of = logits_function(minimum.model)
+        parts = np.split(x, range(250, len(x), 250))
+        logits[run] = np.concatenate([logits_of(part) for part in parts]).astype(np.float64)
+    correct = np.all([np.argmax(own, axis=1) == y for own in logits.values()], axis=0)
     weights = {run: minimum.model.get_weights() for run, minimum in minima.items()}
     for variant in todo:
+        if variant.scale:
+            for run, own in logits.items():
+                size = 2 * values.settings["num_samples"] * mean_log_residual(own, y)
+                values.add(
+                    run, variant.name, gamma_hat=size, std=0.0, left_out=0.0, examples=len(y)
+                )
+            continue
         chosen = correct if variant.common else np.ones_like(correct)
         model = first.model
         select_layers(model, variant.layers)
@@ -192,6 +204,12 @@ def measure_seed(
             )
         print(f"{place.parent.name}: {variant.name}: {len(runs)} runs", flush=True)
     keras.backend.clear_session()
+
+
+def mean_log_residual(logits: np.ndarray, y: np.ndarray) -> float:
+    """Mean of ln(1 - p) over the examples, p the softmax probability of the label."""
+    others = np.where(np.arange(logits.shape[1]) == y[:, np.newaxis], -np.inf, logits)
+    return float(np.mean(logsumexp(others, axis=1) - logsumexp(logits, axis=1)))
 
 
 def select_layers(model: keras.Model, kind: str) -> None:
