@@ -131,9 +131,12 @@ def _scenario(
 ) -> Experiment:
     preset = choices.preset
     base = {**preset.scenario, **more, "regularize": "never", **choices.places}
+    notes = [preset.about]
     for changed in ("target_loss", "train_size"):
-        if getattr(choices, changed) is not None:
-            base[changed] = getattr(choices, changed)
+        value = getattr(choices, changed)
+        if value is not None:
+            base[changed] = value
+            notes.append(f"In place of the preset's: {changed.replace('_', ' ')} {value:g}.")
     return Experiment(
         name=name,
         title=title,
@@ -145,7 +148,7 @@ def _scenario(
         num_seeds=choices.seeds,
         views=_views(preset),
         yardsticks=True,
-        notes=(preset.about,),
+        notes=tuple(notes),
     )
 
 

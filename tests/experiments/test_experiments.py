@@ -128,6 +128,7 @@ def test_another_training_size_changes_confusion_sets_in_proportion():
         assert options(scenario, "train_size", "confusion_size") == [(2000, n) for n in sizes]
         batches = make_part("scenario-batch-size", choices)
         assert {n for (n,) in options(batches, "train_size")} == {2000}
+        assert "In place of the preset's: train size 2000." in batches.notes
 
 
 def test_selects_the_beta_of_the_lowest_mean_validation_error(tmp_path):
