@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from infomcr_tf import models
@@ -208,6 +209,10 @@ class TrainingRun:
         model.get_layer("logits").dtype_policy = keras.DTypePolicy("float32")
         return model
 
+    def _trained_weights(self) -> list[np.ndarray]:
+        trained = self._model.model if self.config.regularize != "never" else self._model
+        return trained.get_weights()
+
     @functools.cached_property
     def _evaluated(self) -> tuple[keras.Model, Callable[[tf.Tensor], tf.Tensor]]:
         """A float32 model that is neither compiled nor distributed, and its logits."""
@@ -216,8 +221,7 @@ class TrainingRun:
 
     def _evaluated_now(self) -> tuple[keras.Model, Callable[[tf.Tensor], tf.Tensor]]:
         """The same with the weights as they are."""
-        trained = self._model.model if self.config.regularize != "never" else self._model
-        self._evaluated[0].set_weights(trained.get_weights())
+        self._evaluated[0].set_weights(self._trained_weights())
         return self._evaluated
 
     def _callbacks(self) -> list[keras.callbacks.Callback]:

@@ -195,7 +195,7 @@ def dense():
     [
         (dense, {"method": "magic"}, ValueError, "`method` must be one of"),
         (dense, {"batch_norm": "none"}, ValueError, "`batch_norm` must be one of"),
-        (dense, {"chunk_size": 0}, ValueError, "`chunk_size` must be at least 1"),
+        (dense, {"chunk_size": 0}, ValueError, "`chunk_size` must be an integer >= 1"),
         (dense, {"max_memory_bytes": 0}, ValueError, "`max_memory_bytes` must be"),
         (lambda: "model", {}, TypeError, "`model` must be a keras.Model"),
         (keras.Sequential, {}, ValueError, "`model` must be built"),
