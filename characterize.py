@@ -3,14 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from infomcr_tf.quiet import start_tensorflow
+from infomcr_tf.command_line.quiet import start_tensorflow
 
 start_tensorflow()
 
-from infomcr_tf.experiments import ComparisonOptions, DataOptions, Minimum, compare
+from infomcr_tf.command_line.options import Parser
+from infomcr_tf.command_line.signals import interruptible
+from infomcr_tf.comparison import ComparisonOptions, DataOptions, Minimum, compare
 from infomcr_tf.storage import locked
-from infomcr_tf.training.interrupts import interruptible
-from infomcr_tf.training.options import Parser
 
 
 @interruptible

@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Sequence
 
-from infomcr_tf.quiet import start_tensorflow
+from infomcr_tf.command_line.quiet import start_tensorflow
 
 start_tensorflow()
 
+from infomcr_tf.command_line.signals import interruptible
 from infomcr_tf.training import ImageNetConfig
 from infomcr_tf.training.command import train_from_flags
-from infomcr_tf.training.interrupts import interruptible
 
 
 @interruptible

@@ -28,8 +28,8 @@ from matplotlib.figure import Figure
 from scipy.special import logsumexp
 
 from infomcr_tf.characterization.characterize import Measurement
+from infomcr_tf.comparison.minimum import DataOptions, Minimum
 from infomcr_tf.experiments.measure import per_sample_gamma_hat
-from infomcr_tf.experiments.minimum import DataOptions, Minimum
 from infomcr_tf.experiments.ranking import rank_correlation
 from infomcr_tf.experiments.results import load_rows
 from infomcr_tf.storage import read_json, replacing, write_csv, write_json

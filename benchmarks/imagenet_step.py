@@ -33,7 +33,7 @@ import tensorflow as tf
 
 from infomcr_tf import models
 from infomcr_tf.regularizer import FisherRegularizedModel
-from infomcr_tf.training.devices import distribution_strategy
+from infomcr_tf.training.strategy import distribution_strategy
 
 PAPER = 285.6 / 185.7
 SIZE = 114

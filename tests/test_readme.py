@@ -6,7 +6,7 @@ import sys
 
 import characterize
 import train_cifar
-from infomcr_tf.training.options import Parser
+from infomcr_tf.command_line.options import Parser
 
 
 def test_examples_run(root_dir, tmp_path):

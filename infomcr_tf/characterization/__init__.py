@@ -9,21 +9,21 @@ from infomcr_tf.characterization.bounds import (
 )
 from infomcr_tf.characterization.callback import CharacterizeCallback
 from infomcr_tf.characterization.characterize import characterize
-from infomcr_tf.characterization.examples import check_examples
 from infomcr_tf.characterization.fisher import (
     exact_fisher,
     exact_gamma,
     exact_hessian,
     fisher_hessian_difference,
 )
-from infomcr_tf.characterization.gram import (
+from infomcr_tf.characterization.report import MinimumReport
+from infomcr_tf.characterization.settings import METRICS, PROTOCOLS
+from infomcr_tf.gradients.examples import check_examples
+from infomcr_tf.gradients.gram import (
     GradientEngine,
     GramMatrix,
     gram_matrix,
     per_example_jacobian,
 )
-from infomcr_tf.characterization.report import MinimumReport
-from infomcr_tf.characterization.settings import METRICS, PROTOCOLS
 
 __all__ = [
     "METRICS",

@@ -10,15 +10,15 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from infomcr_tf.characterization.checkpoint import Checkpoint, fingerprint
-from infomcr_tf.characterization.devices import resolve_devices, spread
-from infomcr_tf.characterization.examples import check_examples
+from infomcr_tf.characterization.device_pool import resolve_devices, spread
+from infomcr_tf.characterization.finished_trials import Checkpoint, fingerprint
 from infomcr_tf.characterization.report import MinimumReport, to_arrays
 from infomcr_tf.characterization.robustness import RobustnessBlocks, pool_blocks
 from infomcr_tf.characterization.settings import resolve_settings
 from infomcr_tf.characterization.trials import Trials, num_parameters
+from infomcr_tf.gradients.examples import check_examples
+from infomcr_tf.precision import float32_precision
 from infomcr_tf.regularizer import FisherRegularizedModel
-from infomcr_tf.regularizer.precision import float32_precision
 
 
 def characterize(

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.characterization.examples import check_examples, num_examples, take
-from infomcr_tf.characterization.network import Network
+from infomcr_tf.gradients.examples import check_examples, num_examples, take
+from infomcr_tf.gradients.network import Network
 
 # A float64 matrix of this many rows takes 200 MB, and the Hessian this many backward passes.
 MAX_PARAMETERS = 5000

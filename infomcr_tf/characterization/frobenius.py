@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from infomcr_tf.characterization.gram import GradientEngine
+from infomcr_tf.gradients.gram import GradientEngine
 
 NUM_ENTRIES = 100_000
 

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from infomcr_tf.characterization.gram import GramMatrix
+from infomcr_tf.gradients.gram import GramMatrix
 
 
 class TrialSpectrum:

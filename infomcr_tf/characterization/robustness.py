@@ -18,10 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.arguments import check_number
-from infomcr_tf.characterization.examples import take
-from infomcr_tf.characterization.head import Head
-from infomcr_tf.characterization.network import Network, check_logits
 from infomcr_tf.characterization.settings import Settings
+from infomcr_tf.gradients.examples import take
+from infomcr_tf.gradients.head import Head
+from infomcr_tf.gradients.network import Network, check_logits
 
 # Examples in one pass (more do not make it faster), and between two steps of the progress bar.
 BLOCK = 100

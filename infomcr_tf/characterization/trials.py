@@ -5,12 +5,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from infomcr_tf.characterization.examples import take
 from infomcr_tf.characterization.frobenius import sampled_frobenius_norm
-from infomcr_tf.characterization.gram import GradientEngine
 from infomcr_tf.characterization.metrics import TRIAL_METRICS, TrialSpectrum
 from infomcr_tf.characterization.sampling import sample_indices
 from infomcr_tf.characterization.settings import Settings
+from infomcr_tf.gradients.examples import take
+from infomcr_tf.gradients.gram import GradientEngine
 
 
 class Trials:

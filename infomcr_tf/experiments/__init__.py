@@ -1,25 +1,18 @@
-"""Comparing runs: what the paper's figures and tables are made of."""
+"""The paper's experiments (section 7): what its figures and tables are made of."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from infomcr_tf.experiments.comparison import ComparisonOptions, compare
-    from infomcr_tf.experiments.minimum import DataOptions, Minimum
+    from infomcr_tf.comparison import ComparisonOptions, DataOptions, Minimum, compare
 
 __all__ = ["ComparisonOptions", "DataOptions", "Minimum", "compare"]
 
-_MODULES = {
-    "ComparisonOptions": "comparison",
-    "DataOptions": "minimum",
-    "Minimum": "minimum",
-    "compare": "comparison",
-}
-
 
 def __getattr__(name: str) -> Any:
-    # `python -m` imports this first; a name is imported when it is first used, so that the command
-    # line can start TensorFlow quietly.
-    if name not in _MODULES:
+    # These names were here before they had a package of their own. They are imported when they are
+    # first used: `python -m` imports this module before the command line starts TensorFlow quietly.
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    from infomcr_tf import comparison
+
+    return getattr(comparison, name)

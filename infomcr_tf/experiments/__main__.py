@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infomcr_tf.arguments import check_choice, check_integer
-from infomcr_tf.quiet import start_tensorflow
+from infomcr_tf.command_line.quiet import start_tensorflow
 
 start_tensorflow()
 
+from infomcr_tf.command_line.options import Parser
+from infomcr_tf.command_line.signals import interruptible
+from infomcr_tf.experiments.catalogue import NAMES, Choices, make_part, part_names
 from infomcr_tf.experiments.engines import ENGINES, make_engine
-from infomcr_tf.experiments.plan import NAMES, Choices, make_part, part_names
 from infomcr_tf.experiments.presets import PRESETS
 from infomcr_tf.experiments.runner import print_plan, run_experiment
 from infomcr_tf.storage import locked
-from infomcr_tf.training.interrupts import interruptible
-from infomcr_tf.training.options import Parser
 
 
 @interruptible

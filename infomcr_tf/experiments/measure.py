@@ -12,8 +12,8 @@ import numpy as np
 
 from infomcr_tf import models
 from infomcr_tf.characterization import MinimumReport, characterize
+from infomcr_tf.comparison.minimum import DataOptions, Minimum
 from infomcr_tf.experiments.experiment import Experiment, Run
-from infomcr_tf.experiments.minimum import DataOptions, Minimum
 from infomcr_tf.experiments.yardsticks import compute_yardsticks
 from infomcr_tf.storage import read_json, write_json
 from infomcr_tf.training import RunFolder

@@ -10,13 +10,13 @@ from typing import Any
 
 import keras
 
+from infomcr_tf.experiments.catalogue import Choices, make_part, part_names
 from infomcr_tf.experiments.engines import Engine
 from infomcr_tf.experiments.experiment import Experiment, Run, identity
 from infomcr_tf.experiments.figures import draw_figures, save_figures
+from infomcr_tf.experiments.html_report import write_report
 from infomcr_tf.experiments.measure import measure
 from infomcr_tf.experiments.paper_values import STEP_MILLISECONDS
-from infomcr_tf.experiments.plan import Choices, make_part, part_names
-from infomcr_tf.experiments.report import write_report
 from infomcr_tf.experiments.results import Results, load_rows, together
 from infomcr_tf.experiments.timing import StepTimes, describe_plan, total
 from infomcr_tf.training import RunFolder, TrainingRun

@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.arguments import check_integer
+from infomcr_tf.precision import float32_precision
 from infomcr_tf.regularizer.batches import as_tensors, sub_batch_size, take
 from infomcr_tf.regularizer.functional_loss import FunctionalLoss
 from infomcr_tf.regularizer.penalty import Perturbation, as_loss, squared_norm, sub_batch_penalty
-from infomcr_tf.regularizer.precision import check_precision, float32_precision
+from infomcr_tf.regularizer.precision import check_precision
 
 # Below this, a tenth and more of the penalty's gradient is rounding.
 MIN_SIGNAL = 10.0

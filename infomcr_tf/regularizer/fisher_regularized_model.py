@@ -7,12 +7,13 @@ import keras
 import tensorflow as tf
 
 from infomcr_tf.arguments import check_choice, check_integer, check_number
+from infomcr_tf.precision import float32_precision
 from infomcr_tf.regularizer.batches import check_last_batch, first_leaf
 from infomcr_tf.regularizer.building import build_before_tracing
 from infomcr_tf.regularizer.data_term import DATA_TERMS, resolve_data_term
 from infomcr_tf.regularizer.graph_checks import graph_errors_as_value_errors
 from infomcr_tf.regularizer.penalty import Perturbation
-from infomcr_tf.regularizer.precision import check_precision, float32_precision
+from infomcr_tf.regularizer.precision import check_precision
 from infomcr_tf.regularizer.replicas import AverageReplicas, check_strategy, read
 from infomcr_tf.regularizer.step import StepFinder
 

@@ -5,9 +5,9 @@ from infomcr_tf.training.cifar_config import CifarConfig
 from infomcr_tf.training.evaluation import evaluate, logits_function
 from infomcr_tf.training.imagenet_config import ImageNetConfig
 from infomcr_tf.training.kinds import load_data
+from infomcr_tf.training.run import TrainingRun
 from infomcr_tf.training.run_data import RunData
 from infomcr_tf.training.run_folder import RunFolder
-from infomcr_tf.training.train import TrainingRun
 
 __all__ = [
     "CifarConfig",

@@ -2,9 +2,9 @@
 
 import dataclasses
 
+from infomcr_tf.command_line.options import option
 from infomcr_tf.data import AUGMENTATIONS, DATASETS, NORMALIZATIONS
 from infomcr_tf.training.config import TrainConfig
-from infomcr_tf.training.options import option
 
 _DATA = "data"
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from infomcr_tf.command_line.options import Parser
 from infomcr_tf.training.config import TrainConfig
 from infomcr_tf.training.nonfinite import NonFiniteError
-from infomcr_tf.training.options import Parser
+from infomcr_tf.training.run import TrainingRun
 from infomcr_tf.training.run_folder import DamagedRunError
-from infomcr_tf.training.train import TrainingRun
 
 _LOST_WORKER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 

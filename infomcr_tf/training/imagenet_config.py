@@ -2,10 +2,10 @@
 
 import dataclasses
 
+from infomcr_tf.command_line.options import option
 from infomcr_tf.data.imagenet import AUGMENTATIONS, NORMALIZATIONS
 from infomcr_tf.models import ARCHITECTURES
 from infomcr_tf.training.config import TRAINING_GROUP, TrainConfig
-from infomcr_tf.training.options import option
 
 _DATA = "data"
 

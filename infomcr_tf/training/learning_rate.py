@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from infomcr_tf.training.recipes import Recipe
+from infomcr_tf.models.recipes import Recipe
 
 LEARNING_RATE_SCHEDULES = ("recipe", "plateau", "cosine", "constant")
 

@@ -12,9 +12,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from infomcr_tf.command_line.signals import between_steps
 from infomcr_tf.regularizer import FisherRegularizedModel
 from infomcr_tf.training.checkpoint import Checkpoint
-from infomcr_tf.training.interrupts import between_steps
 from infomcr_tf.training.nonfinite import NonFiniteGuard
 from infomcr_tf.training.workers import Workers
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from characterization.small_networks import conv_net, images
+from gradients.small_networks import conv_net, images
 
 from infomcr_tf.characterization import CharacterizeCallback, characterize
 from infomcr_tf.regularizer import FisherRegularizedModel

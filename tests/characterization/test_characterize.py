@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
-from characterization.small_networks import conv_net, equalising_condition, images, saturated
+from gradients.small_networks import conv_net, equalising_condition, images, saturated
 
 from infomcr_tf.characterization import METRICS, MinimumReport, characterize, gram_matrix
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from characterization.small_networks import conv_net, images
+from gradients.small_networks import conv_net, images
 
 from infomcr_tf.characterization import GradientEngine, per_example_jacobian
 from infomcr_tf.characterization.frobenius import sampled_frobenius_norm

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infomcr_tf.characterization.gram import GramMatrix
 from infomcr_tf.characterization.metrics import TRIAL_METRICS, TrialSpectrum
+from infomcr_tf.gradients.gram import GramMatrix
 
 
 def gram_of(J, log_scale=0.0):

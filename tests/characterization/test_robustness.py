@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import reference
-from characterization.small_networks import conv_net, equalising_condition, images, saturated
+from gradients.small_networks import conv_net, equalising_condition, images, saturated
 from scipy import special
 
 from infomcr_tf.characterization.robustness import InputJacobian

@@ -12,9 +12,9 @@ import sys
 import pytest
 
 from infomcr_tf.characterization import characterize
+from infomcr_tf.comparison.minimum import DataOptions, Minimum
 from infomcr_tf.experiments import __main__ as command
-from infomcr_tf.experiments.minimum import DataOptions, Minimum
-from infomcr_tf.experiments.plan import NAMES, Choices, make_part, part_names
+from infomcr_tf.experiments.catalogue import NAMES, Choices, make_part, part_names
 from infomcr_tf.experiments.presets import PRESETS
 from infomcr_tf.experiments.runner import selected_betas
 from infomcr_tf.experiments.timing import StepTimes
@@ -337,7 +337,7 @@ def test_study_of_the_order_measures_each_run_with_its_own_weights(
         line = next(csv.DictReader(file))
     assert (line["variant"], line["pairs"], line["pairs_right"]) == ("raw", "1", str(int(agrees)))
     # A second call finds everything.
-    monkeypatch.setattr("infomcr_tf.experiments.minimum.Minimum.open", None)
+    monkeypatch.setattr("infomcr_tf.comparison.minimum.Minimum.open", None)
     capsys.readouterr()
     runpy.run_path(script, run_name="__main__")
     assert f"| smoke | raw | {int(agrees)} of 1 |" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import pytest
 
 from infomcr_tf.experiments.experiment import Experiment, Setting
 from infomcr_tf.experiments.figures import draw_figures, save_figures
-from infomcr_tf.experiments.report import write_report
+from infomcr_tf.experiments.html_report import write_report
 from infomcr_tf.experiments.results import Results, load_rows, together
 from infomcr_tf.training import CifarConfig
 

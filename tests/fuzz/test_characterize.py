@@ -27,7 +27,7 @@ from infomcr_tf.characterization import (
     gram_matrix,
     per_example_jacobian,
 )
-from infomcr_tf.characterization.plan import METHODS
+from infomcr_tf.gradients.passes import METHODS
 
 K, D = 3, 4
 RNG = np.random.default_rng(0)

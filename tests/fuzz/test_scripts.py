@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 import characterize
 import train_cifar
 import train_imagenet
-from infomcr_tf.experiments import ComparisonOptions, DataOptions
+from infomcr_tf.command_line.options import flag
+from infomcr_tf.comparison import ComparisonOptions, DataOptions
 from infomcr_tf.model_file import load_model
 from infomcr_tf.training import CifarConfig, ImageNetConfig, TrainingRun
-from infomcr_tf.training.options import flag
 
 TRAIN = ["--dataset", "digits", "--model", "cnn", "--train-size", "40", "--batch-size", "20"]
 TRAIN += ["--epochs", "1", "--regularize", "never"]
@@ -53,7 +53,7 @@ def call(script, arguments, plots=False):
         warnings.simplefilter("ignore")
         if not plots:
             for name in ("plot_comparison", "plot_training"):  # they take most of the time
-                stack.enter_context(mock.patch(f"infomcr_tf.experiments.comparison.{name}"))
+                stack.enter_context(mock.patch(f"infomcr_tf.comparison.comparison.{name}"))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
             try:
                 status = script.main([str(argument) for argument in arguments])
@@ -92,7 +92,7 @@ def unfinished():
 def interrupted():
     """The checkpoint of a measurement whose trials are over, and its result."""
     out = place() / "interrupted"
-    late = mock.patch("infomcr_tf.experiments.comparison.plot_comparison", side_effect=Ended)
+    late = mock.patch("infomcr_tf.comparison.comparison.plot_comparison", side_effect=Ended)
     with late, pytest.raises(Ended):
         call(characterize, [finished(), *MEASURE, "--out", out], plots=True)
     return (out / "checkpoint-0.json").read_bytes(), measured(finished())

@@ -24,7 +24,7 @@ import threading
 import traceback
 from pathlib import Path
 
-from infomcr_tf.quiet import start_tensorflow
+from infomcr_tf.command_line.quiet import start_tensorflow
 
 start_tensorflow()
 

@@ -9,8 +9,8 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
 
+from infomcr_tf.command_line.options import flag
 from infomcr_tf.training import load_model
-from infomcr_tf.training.options import flag
 
 KILLED = -9
 SETTINGS = {

@@ -2,9 +2,9 @@ import dataclasses
 
 import pytest
 
+from infomcr_tf.models.recipes import RECIPES
 from infomcr_tf.training import CifarConfig
 from infomcr_tf.training.learning_rate import drop_epochs
-from infomcr_tf.training.recipes import RECIPES
 
 
 def test_defaults_are_the_architectures_recipes():

@@ -65,7 +65,7 @@ def test_an_interrupted_run_does_not_train_beyond_the_level(small_config, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("infomcr_tf.training.train.evaluate", interrupt)
+        patch.setattr("infomcr_tf.training.run.evaluate", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run.run(verbose=0)
     history = run.folder.read_history()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import train_cifar
+from infomcr_tf.command_line.options import flag
 from infomcr_tf.training import CifarConfig, TrainingRun
-from infomcr_tf.training.options import flag
 from infomcr_tf.training.position import START
 
 DIGITS = ["--dataset", "digits", "--model", "cnn"]
@@ -156,7 +156,7 @@ def test_mistakes_get_one_line_and_status_2_before_any_training(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "infomcr_tf.training.train.train", lambda *_, **__: pytest.fail("the training started")
+        "infomcr_tf.training.run.train", lambda *_, **__: pytest.fail("the training started")
     )
     with pytest.raises(SystemExit) as caught:
         train_cifar.main(flags)

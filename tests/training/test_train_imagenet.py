@@ -13,9 +13,9 @@ import tensorflow as tf
 
 import characterize
 import train_imagenet
+from infomcr_tf.command_line.options import flag
 from infomcr_tf.data import imagenet
 from infomcr_tf.training import ImageNetConfig, RunFolder, TrainingRun, load_data
-from infomcr_tf.training.options import flag
 from infomcr_tf.training.position import START
 
 SMALL = [

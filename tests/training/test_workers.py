@@ -14,9 +14,9 @@ import imagenet_files
 import numpy as np
 import pytest
 
+from infomcr_tf.command_line.options import flag
 from infomcr_tf.training import ImageNetConfig, RunFolder, TrainingRun
-from infomcr_tf.training.devices import distribution_strategy
-from infomcr_tf.training.options import flag
+from infomcr_tf.training.strategy import distribution_strategy
 
 SETTINGS = {
     "model": "cnn", "image_size": 20, "crop_size": 16, "validation_size": 3, "batch_size": 8,

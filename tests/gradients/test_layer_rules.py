@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import reference
-from characterization.cases import CASES, WITH_RULES, floatx, make
+from gradients.cases import CASES, WITH_RULES, floatx, make
 
 from infomcr_tf.characterization import GradientEngine
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from infomcr_tf.training.interrupts import Interrupted, between_steps, interruptible
+from infomcr_tf.command_line.signals import Interrupted, between_steps, interruptible
 
 
 def in_child(action):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from infomcr_tf.characterization.network import override
+from infomcr_tf.gradients.network import override
 
 
 class Call(NamedTuple):

@@ -6,8 +6,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from infomcr_tf.experiments.comparison_plot import short_names
-from infomcr_tf.experiments.minimum import Minimum
+from infomcr_tf.comparison.comparison_plot import short_names
+from infomcr_tf.comparison.minimum import Minimum
 from infomcr_tf.storage import replacing
 
 _PANELS = (

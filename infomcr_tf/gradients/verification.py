@@ -8,7 +8,7 @@ are wrong without any error.
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.characterization.network import Network
+from infomcr_tf.gradients.network import Network
 
 # What is wrong is wrong by far more, and TF32 products are good to 1e-3.
 _RELATIVE = 1e-2

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
-from characterization.cases import make, randomised
+from gradients.cases import make, randomised
 
 from infomcr_tf import models
 from infomcr_tf.characterization import GradientEngine, check_examples, gram_matrix
-from infomcr_tf.characterization.blocks import OuterProducts, Rows, inner_products
+from infomcr_tf.gradients.blocks import OuterProducts, Rows, inner_products
 
 ARCHITECTURES = {
     "cnn": (models.cnn, (8, 8, 3)),
@@ -48,7 +48,7 @@ def test_methods_agree_on_the_architectures(name):
 
 
 def test_grouped_and_sliced_convolutions_agree(monkeypatch):
-    convolution = sys.modules["infomcr_tf.characterization.layer_rules.convolution"]
+    convolution = sys.modules["infomcr_tf.gradients.layer_rules.convolution"]
     model, x, y = make("convolution of large maps")
     as_it_is = gram_matrix(model, x, y)
     monkeypatch.setattr(convolution, "_has_grouped_gradients", lambda: False)

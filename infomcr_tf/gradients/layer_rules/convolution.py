@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from infomcr_tf.characterization.blocks import OuterProducts, Rows
-from infomcr_tf.characterization.layer_rules.dense import (
+from infomcr_tf.gradients.blocks import OuterProducts, Rows
+from infomcr_tf.gradients.layer_rules.dense import (
     Calls,
     Gradients,
     positions,

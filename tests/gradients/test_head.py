@@ -7,7 +7,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from infomcr_tf.characterization.head import Head
+from infomcr_tf.gradients.head import Head
 
 
 def cotangents(head, logits, labels):

@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from infomcr_tf.characterization.examples import take
-from infomcr_tf.characterization.head import Head
-from infomcr_tf.characterization.jacobian import (
-    OneExampleGradients,
-    TapeJacobian,
-    traced_and_verified,
-)
-from infomcr_tf.characterization.layer_gradients import (
+from infomcr_tf.gradients.examples import take
+from infomcr_tf.gradients.head import Head
+from infomcr_tf.gradients.layer_gradients import (
     InnerGraphError,
     LayerGradients,
     checked_layers,
 )
-from infomcr_tf.characterization.network import TRACING, Network
+from infomcr_tf.gradients.network import TRACING, Network
+from infomcr_tf.gradients.tape_gradients import (
+    OneExampleGradients,
+    TapeJacobian,
+    traced_and_verified,
+)
 
 METHODS = ("auto", "one_example", "jacobian")
 # Examples of a chunk where nothing else decides; the authors' choice for BatchNorm's statistics.

@@ -16,7 +16,6 @@ from infomcr_tf.regularizer.replicas import AverageReplicas
 from infomcr_tf.storage import replacing
 from infomcr_tf.training.checkpoint import Checkpoint
 from infomcr_tf.training.config import TrainConfig
-from infomcr_tf.training.devices import distribution_strategy
 from infomcr_tf.training.evaluation import (
     Validation,
     evaluate,
@@ -30,6 +29,7 @@ from infomcr_tf.training.nonfinite import NonFiniteError, NonFiniteGuard
 from infomcr_tf.training.position import Position
 from infomcr_tf.training.run_folder import RunFolder
 from infomcr_tf.training.state import build_metrics
+from infomcr_tf.training.strategy import distribution_strategy
 from infomcr_tf.training.target_loss import TargetLoss
 from infomcr_tf.training.tensorboard import TensorBoard
 from infomcr_tf.training.workers import Workers

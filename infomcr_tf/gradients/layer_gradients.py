@@ -13,12 +13,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.characterization.blocks import Block, nbytes
-from infomcr_tf.characterization.head import Head, HeadOutput
-from infomcr_tf.characterization.layer_rules import RULES
-from infomcr_tf.characterization.network import Network
-from infomcr_tf.characterization.recording import Recorder
-from infomcr_tf.characterization.verification import agree, ordinary_gradients
+from infomcr_tf.gradients.blocks import Block, nbytes
+from infomcr_tf.gradients.head import Head, HeadOutput
+from infomcr_tf.gradients.layer_rules import RULES
+from infomcr_tf.gradients.network import Network
+from infomcr_tf.gradients.recording import Recorder
+from infomcr_tf.gradients.verification import agree, ordinary_gradients
 
 
 class Covered(NamedTuple):

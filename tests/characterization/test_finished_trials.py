@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from characterization.small_networks import conv_net, images
+from gradients.small_networks import conv_net, images
 
-from infomcr_tf.characterization import characterize, checkpoint, trials
+from infomcr_tf.characterization import characterize, finished_trials, trials
 from infomcr_tf.characterization.robustness import RobustnessBlocks
 from infomcr_tf.characterization.trials import Trials
 
@@ -161,7 +161,7 @@ def test_infinite_values_survive(model, tmp_path):
 
 def test_written_after_every_trial_if_time_has_passed(model, data, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.json"
-    monkeypatch.setattr(checkpoint, "_SECONDS_BETWEEN_WRITES", 0.0)
+    monkeypatch.setattr(finished_trials, "_SECONDS_BETWEEN_WRITES", 0.0)
     seen = []
     original = trials.Trials.__call__
 

@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from infomcr_tf.characterization.blocks import Rows
-from infomcr_tf.characterization.layer_rules.dense import Calls, Gradients, positions
+from infomcr_tf.gradients.blocks import Rows
+from infomcr_tf.gradients.layer_rules.dense import Calls, Gradients, positions
 
 
 def embedding(layer: keras.layers.Embedding, calls: Calls) -> Gradients:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from infomcr_tf.characterization import PROTOCOLS, MinimumReport, characterize
-from infomcr_tf.experiments.comparison_plot import plot_comparison
-from infomcr_tf.experiments.minimum import Minimum
-from infomcr_tf.experiments.training_plot import plot_training
+from infomcr_tf.command_line.options import Options, option
+from infomcr_tf.comparison.comparison_plot import plot_comparison
+from infomcr_tf.comparison.minimum import Minimum
+from infomcr_tf.comparison.training_plot import plot_training
 from infomcr_tf.storage import write_csv, write_json
-from infomcr_tf.training.options import Options, option
 
 _SAMPLES = "samples and metrics (sections 5.3 and 7.1, appendix D)"
 _NETWORK = "how the network is read"

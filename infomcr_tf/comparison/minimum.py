@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from infomcr_tf.command_line.options import Options, option
 from infomcr_tf.data import DATASETS, NORMALIZATIONS, Normalization
 from infomcr_tf.training import (
     CifarConfig,
@@ -16,7 +17,6 @@ from infomcr_tf.training import (
     load_model,
     logits_function,
 )
-from infomcr_tf.training.options import Options, option
 
 _SAMPLE = "training images to measure on"
 _DATA = "data of a .keras file (a run folder knows its own)"

@@ -3,7 +3,7 @@ r"""Normalisations $y = \gamma \hat x + \beta$: $g_\gamma = \sum \hat x d$, $g_\
 import keras
 import tensorflow as tf
 
-from infomcr_tf.characterization.layer_rules.dense import Calls, Gradients, sum_of_calls
+from infomcr_tf.gradients.layer_rules.dense import Calls, Gradients, sum_of_calls
 
 
 def batch_normalization(layer: keras.layers.BatchNormalization, calls: Calls) -> Gradients:

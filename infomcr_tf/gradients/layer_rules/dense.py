@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-from infomcr_tf.characterization.blocks import Block, OuterProducts, Rows
+from infomcr_tf.gradients.blocks import Block, OuterProducts, Rows
 
 Calls = list[tuple[tf.Tensor, tf.Tensor]]
 Gradients = list[tuple[keras.Variable, Block]]

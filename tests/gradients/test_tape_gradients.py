@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from characterization.cases import make
+from gradients.cases import make
 
 from infomcr_tf.characterization import GradientEngine
 

@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.arguments import check_choice, check_integer, check_number
-from infomcr_tf.characterization.blocks import Block, inner_products
-from infomcr_tf.characterization.examples import check_examples, take
-from infomcr_tf.characterization.head import Head, HeadOutput
-from infomcr_tf.characterization.network import Network
-from infomcr_tf.characterization.plan import METHODS, Pass, Plan
+from infomcr_tf.gradients.blocks import Block, inner_products
+from infomcr_tf.gradients.examples import check_examples, take
+from infomcr_tf.gradients.head import Head, HeadOutput
+from infomcr_tf.gradients.network import Network
+from infomcr_tf.gradients.passes import METHODS, Pass, Plan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import keras
 
-from infomcr_tf.characterization.layer_rules.convolution import convolution, depthwise_convolution
-from infomcr_tf.characterization.layer_rules.dense import dense
-from infomcr_tf.characterization.layer_rules.embedding import embedding
-from infomcr_tf.characterization.layer_rules.normalization import (
+from infomcr_tf.gradients.layer_rules.convolution import convolution, depthwise_convolution
+from infomcr_tf.gradients.layer_rules.dense import dense
+from infomcr_tf.gradients.layer_rules.embedding import embedding
+from infomcr_tf.gradients.layer_rules.normalization import (
     batch_normalization,
     normalization,
 )

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from infomcr_tf.characterization import MinimumReport
-from infomcr_tf.experiments.minimum import Minimum
+from infomcr_tf.comparison.minimum import Minimum
 from infomcr_tf.storage import replacing
 
 _PANELS = (

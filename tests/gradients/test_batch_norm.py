@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from characterization.cases import floatx, make
+from gradients.cases import floatx, make
 
 from infomcr_tf.characterization import GradientEngine, per_example_jacobian
 

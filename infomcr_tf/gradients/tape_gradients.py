@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.characterization.blocks import Block, Rows
-from infomcr_tf.characterization.head import Head, HeadOutput
-from infomcr_tf.characterization.network import NOT_PER_EXAMPLE, Network
-from infomcr_tf.characterization.verification import agree, ordinary_gradients
+from infomcr_tf.gradients.blocks import Block, Rows
+from infomcr_tf.gradients.head import Head, HeadOutput
+from infomcr_tf.gradients.network import NOT_PER_EXAMPLE, Network
+from infomcr_tf.gradients.verification import agree, ordinary_gradients
 
 
 class OneExampleGradients:
