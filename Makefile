@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 PY = $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format clean
+.PHONY: help install demo dist test test-slow test-wheel lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,20 @@ demo: $(VENV)/.installed ## Train with and without the regulariser on real digit
 	$(PY) characterize.py $(RUNS)/plain $(RUNS)/regularized --num-trials 20 --num-samples 50 --equalize-loss 0.01 \
 	  --out $(RUNS)/comparison
 	@echo "picture: $(RUNS)/comparison/comparison.png"
+
+WHEEL_VENV ?= build/wheel-env
+
+dist: $(VENV)/.installed ## Build the wheel and the sdist, and check what the registry would show
+	rm -rf dist build/lib
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+
+# The environment is kept: only the first call installs TensorFlow.
+test-wheel: dist ## Install the wheel into an environment of its own and run the demo's commands from another folder
+	test -x $(WHEEL_VENV)/bin/python || $(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/pip install --quiet --upgrade dist/*.whl
+	$(WHEEL_VENV)/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
+	sh tests/wheel/run_demo.sh $(abspath $(WHEEL_VENV)/bin) $(DEMO_FLAGS)
 
 test: $(VENV)/.installed ## Run the default test suite, in two processes
 	$(PY) -m pytest -q -m "not slow" -n 2 --dist loadfile

@@ -4,7 +4,19 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+URL = "https://github.com/infomcr-tf/infomcr-tf"
+
 TEST = ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.112"]
+# The examples and tutorials that measure and tune models of others.
+EXAMPLES = ["keras-hub>=0.32", "keras-tuner>=1.4.8"]
+DOCS = [
+    *EXAMPLES,
+    "sphinx>=8.2",
+    "myst-parser>=4.0",  # the pages are Markdown
+    "sphinx-gallery>=0.20",  # runs the tutorials
+    "sphinx-copybutton>=0.5.2",
+    "furo>=2025.9.25",
+]
 
 setup(
     name="infomcr-tf",
@@ -14,9 +26,19 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    url=URL,
+    project_urls={"Changelog": f"{URL}/blob/main/CHANGELOG.md", "Issues": f"{URL}/issues"},
     python_requires=">=3.10",
     packages=find_packages(include=["infomcr_tf", "infomcr_tf.*"]),
     package_data={"infomcr_tf": ["py.typed"]},
+    entry_points={
+        "console_scripts": [
+            "infomcr-train-cifar = infomcr_tf.commands:train_cifar_command",
+            "infomcr-train-imagenet = infomcr_tf.commands:train_imagenet_command",
+            "infomcr-characterize = infomcr_tf.commands:characterize_command",
+            "infomcr-experiments = infomcr_tf.commands:experiments_command",
+        ]
+    },
     install_requires=[
         "tensorflow>=2.20",
         "keras>=3.12",
@@ -33,11 +55,13 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20"],
         "ray": ["ray>=2.60"],  # experiments on many machines
+        "peers": ["torch>=2.4", "jax>=0.4.35"],  # benchmarks/peers.py compares with them
+        "examples": EXAMPLES,
+        "docs": DOCS,
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.6", "build>=1.2"],
+        "dev": [*TEST, "ruff>=0.6", "build>=1.2", "twine>=6.0"],
     },
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],

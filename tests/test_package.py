@@ -1,10 +1,16 @@
 """The package as a whole: what importing it does, and which part may import which."""
 
 import ast
+import os
+import re
 import subprocess
 import sys
 
+import pytest
+
 import infomcr_tf
+from infomcr_tf import commands
+from infomcr_tf.commands import COMMANDS
 
 # Folders that a folder may import from, besides the leaves: single modules that everything may use.
 LEAVES = {"arguments", "storage", "model_file", "precision"}
@@ -18,7 +24,7 @@ ALLOWED = {
     "characterization": {"gradients", "regularizer"},
     "comparison": {"characterization", "training", "data", "command_line"},
     "experiments": {
-        "command_line", "data", "models", "regularizer", "gradients", "training",
+        "commands", "command_line", "data", "models", "regularizer", "gradients", "training",
         "characterization", "comparison",
     },
 }  # fmt: skip
@@ -51,6 +57,35 @@ def test_import_is_quiet_and_leaves_tensorflow_alone():
     code = "import sys, infomcr_tf; assert not {'tensorflow', 'keras'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_commands_are_listed_and_installed(root_dir):
+    command = [sys.executable, "-m", "infomcr_tf"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert set(lines) == set(COMMANDS)
+    assert all(len(line.split()) > 5 for line in lines.values())
+    stated = re.findall(
+        r'"([\w-]+) = infomcr_tf\.commands:(\w+)"', (root_dir / "setup.py").read_text()
+    )
+    assert {name: getattr(commands, function) for name, function in stated} == COMMANDS
+
+
+@pytest.mark.parametrize("level", [None, "1", "3"])
+def test_commands_start_quietly(level):
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    if level is not None:
+        environment["TF_CPP_MIN_LOG_LEVEL"] = level
+    # TensorFlow has started when the flags are looked at.
+    code = "import sys; from infomcr_tf.commands import COMMANDS; "
+    code += "COMMANDS['infomcr-characterize'](['--nonsense', 'x'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("infomcr-characterize: error: unknown argument '--nonsense'")
+    assert done.stderr.count("\n") == 1
 
 
 def test_public_names_are_there():

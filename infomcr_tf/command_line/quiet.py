@@ -8,14 +8,14 @@ import tempfile
 def start_tensorflow() -> None:
     """Imports TensorFlow and looks for GPUs with the messages of its native code held back.
 
-    For scripts, whose own output is what a user reads. Set TF_CPP_MIN_LOG_LEVEL=0 to see
-    everything. If the import fails, what was held back is shown.
+    For commands, whose own output is what a user reads. TF_CPP_MIN_LOG_LEVEL=0 shows everything;
+    the other levels do not, by themselves, silence what TensorFlow says while it is imported. If
+    the import fails, what was held back is shown.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") == "0":
         import tensorflow  # noqa: F401
 
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held_back:

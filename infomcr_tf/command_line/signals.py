@@ -8,9 +8,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-Main = TypeVar("Main", bound="Callable[[Sequence[str] | None], int]")
+Main = TypeVar("Main", bound="Callable[..., int]")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -38,10 +38,10 @@ def interruptible(main: Main) -> Main:
         raise Interrupted(number)
 
     @functools.wraps(main)
-    def interruptible_main(argv: Sequence[str] | None = None) -> int:
+    def interruptible_main(argv: Sequence[str] | None = None, **arguments: Any) -> int:
         try:
             with _handled(raise_interrupted):
-                return main(argv)
+                return main(argv, **arguments)
         except KeyboardInterrupt as interrupt:
             print("\ninterrupted; the same command goes on where it stopped", flush=True)
             number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT

@@ -1,101 +1,11 @@
-"""Runs the paper's experiments: `python -m infomcr_tf.experiments NAME --preset P --out DIR`."""
+"""`python -m infomcr_tf.experiments`: the same as the command `infomcr-experiments`."""
 
+import functools
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from infomcr_tf.arguments import check_choice, check_integer
-from infomcr_tf.command_line.quiet import start_tensorflow
+from infomcr_tf.commands import experiments_command
 
-start_tensorflow()
-
-from infomcr_tf.command_line.options import Parser
-from infomcr_tf.command_line.signals import interruptible
-from infomcr_tf.experiments.catalogue import NAMES, Choices, make_part, part_names
-from infomcr_tf.experiments.engines import ENGINES, make_engine
-from infomcr_tf.experiments.presets import PRESETS
-from infomcr_tf.experiments.runner import print_plan, run_experiment
-from infomcr_tf.storage import locked
-
-
-@interruptible
-def main(argv: Sequence[str] | None = None) -> int:
-    """Flags -> one experiment. Returns the exit status; 1 if a run has failed."""
-    parser = _parser()
-    flags = parser.parse_args(argv)
-    with parser.one_line_errors():
-        check_choice("NAME", flags.name, NAMES)
-        check_choice("--preset", flags.preset, tuple(PRESETS))
-        check_choice("--engine", flags.engine, ENGINES)
-        for name, minimum in (("seeds", 1), ("train_size", 1), ("gpus", 0)):
-            if getattr(flags, name) is not None:
-                check_integer("--" + name.replace("_", "-"), getattr(flags, name), minimum=minimum)
-        choices = _choices(flags)
-        for part in part_names(flags.name, choices):
-            make_part(part, choices)  # so that a mistake shows before any work
-        out = Path(flags.out)
-        if flags.dry_run:
-            print_plan(flags.name, choices, out)
-            return 0
-        engine = make_engine(flags.engine, gpus=flags.gpus)
-        with locked(out):
-            failed = run_experiment(flags.name, choices, out, engine)
-    if failed:
-        print(f"{failed} run(s) failed; the same command tries them again", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m infomcr_tf.experiments",
-        usage="%(prog)s NAME --preset PRESET --out DIR [FLAGS]",
-        description="Runs one of the paper's experiments (section 7). The same command given again "
-        "goes on with what is not complete.",
-    )
-    add = parser.add_argument
-    add("name", metavar="NAME", help=f"one of: {', '.join(NAMES)}")
-    add("--preset", required=True, metavar="PRESET", help=f"size, one of: {', '.join(PRESETS)}")
-    add("--out", required=True, metavar="DIR", help="folder of runs, measurements and results")
-    add(
-        "--dry-run", action="store_true",
-        help="print runs, epochs and the time they would take, from a step measured here",
-    )  # fmt: skip
-    add("--seeds", type=int, metavar="INT", help="runs of each setting (default: the preset's)")
-    add(
-        "--beta", type=float, metavar="FLOAT",
-        help="weight of the penalty (default: selected with the presets paper and smoke, else 10)",
-    )  # fmt: skip
-    add(
-        "--target-loss", type=float, metavar="FLOAT",
-        help="scenarios: stop each run at this training cross-entropy (default: the preset's)",
-    )  # fmt: skip
-    add(
-        "--train-size", type=int, metavar="INT",
-        help="scenarios: training images, confusion sets in proportion (default: the preset's)",
-    )  # fmt: skip
-    add("--gpus", type=int, metavar="INT", help="GPUs for each run (default: one if there is one)")
-    add("--engine", default="local", metavar="NAME", help=f"one of: {', '.join(ENGINES)}")
-    add("--data-dir", metavar="DIR", help="folder of tensorflow-datasets' data sets")
-    for flag in ("--manual-dir", "--image-folder", "--cache-dir"):
-        add(flag, metavar="DIR", help="table2: see train_imagenet.py")
-    return parser
-
-
-def _choices(flags: object) -> Choices:
-    places = {name: getattr(flags, name) for name in ("data_dir", "gpus")}
-    imagenet = {name: getattr(flags, name) for name in ("manual_dir", "image_folder", "cache_dir")}
-    # A folder of images is all of ImageNet's data; `--data-dir` is then CIFAR's.
-    data_dir = None if flags.image_folder else flags.data_dir
-    return Choices(
-        preset=PRESETS[flags.preset],
-        num_seeds=flags.seeds,
-        beta=flags.beta,
-        target_loss=flags.target_loss,
-        train_size=flags.train_size,
-        places=places,
-        imagenet_places={**imagenet, "data_dir": data_dir, "gpus": flags.gpus},
-    )
-
+main = functools.partial(experiments_command, prog="python -m infomcr_tf.experiments")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,6 +14,7 @@ import pytest
 from infomcr_tf.characterization import characterize
 from infomcr_tf.comparison.minimum import DataOptions, Minimum
 from infomcr_tf.experiments import __main__ as command
+from infomcr_tf.experiments import from_flags
 from infomcr_tf.experiments.catalogue import NAMES, Choices, make_part, part_names
 from infomcr_tf.experiments.presets import PRESETS
 from infomcr_tf.experiments.runner import selected_betas
@@ -241,7 +242,7 @@ def test_commands_of_the_documentation_are_accepted(root_dir):
     for flags in commands:
         if flags.startswith("NAME "):
             continue
-        parsed = command._parser().parse_args(flags.split())
+        parsed = from_flags._parser("infomcr-experiments", "").parse_args(flags.split())
         assert parsed.name in NAMES
         assert parsed.preset in PRESETS
 
