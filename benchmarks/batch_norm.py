@@ -21,10 +21,10 @@ import numpy as np
 import tensorflow as tf
 from step import environment
 
-from infomcr_tf.regularizer.normalization import fused_normalization
+from infomcr_tf.normalization_kernels import normalization_kernels
 
 SHAPES = ([16, 32, 32, 16], [16, 16, 16, 32], [16, 8, 8, 64], [128, 32, 32, 16], [8, 32, 32, 200])
-CONTEXTS = {"keras": contextlib.nullcontext, "fused": fused_normalization}
+CONTEXTS = {"keras": contextlib.nullcontext, "fused": normalization_kernels}
 
 
 def main():
@@ -66,19 +66,20 @@ def derivatives(dtype, kind):
 
     @tf.function
     def output_and_gradients(x, cotangent):
-        layer = layers[0]
-        with CONTEXTS[kind](), tf.GradientTape() as tape:
+        (model,) = models
+        (layer,) = model.layers
+        with CONTEXTS[kind](model), tf.GradientTape() as tape:
             tape.watch(x)
-            y = layer(x, training=True)
+            y = model(x, training=True)
             product = tf.reduce_sum(y * cotangent)
         return [y, *tape.gradient(product, [x, layer.gamma.value, layer.beta.value])]
 
-    layers = []
+    models = []
 
     def built(x, cotangent):
-        if not layers:
-            layers.append(keras.layers.BatchNormalization(epsilon=1e-5, dtype=dtype))
-            layers[0].build(x.shape)
+        if not models:
+            layer = keras.layers.BatchNormalization(epsilon=1e-5, dtype=dtype)
+            models.append(keras.Sequential([keras.Input(x.shape[1:], dtype=dtype), layer]))
         return output_and_gradients(x, cotangent)
 
     return built

@@ -15,7 +15,7 @@ from infomcr_tf.regularizer.graph_checks import graph_errors_as_value_errors
 from infomcr_tf.regularizer.penalty import Perturbation
 from infomcr_tf.regularizer.precision import check_precision
 from infomcr_tf.regularizer.replicas import AverageReplicas, check_strategy, read
-from infomcr_tf.regularizer.step import StepFinder
+from infomcr_tf.regularizer.step import StepFinder, fused_train_step
 
 
 @keras.saving.register_keras_serializable(package="infomcr_tf")
@@ -48,7 +48,7 @@ class FisherRegularizedModel(keras.Model):
         alpha: Step of the finite difference, above 0; the paper's 1e-4.
         beta: Weight of the penalty, >= 0. The attribute `beta` is a variable:
             `model.beta.assign(0.0)` or `BetaSchedule` switch the penalty off, and training is then
-            Keras' own, bit for bit.
+            Keras' own, bit for bit (see `fuse_plain_steps`).
         num_sub_batches: M over all replicas, a multiple of their number. What M leaves over of a
             batch counts in the clean loss only.
         data_term: "batch" computes L(B, w) in a pass of its own (3 gradient evaluations a step, as
@@ -65,6 +65,9 @@ class FisherRegularizedModel(keras.Model):
             pass so).
         fraction: Share of the sub-batches, drawn anew every step, that the penalty is computed
             from: an unbiased estimate of R_alpha at a lower cost. At least one is used.
+        fuse_plain_steps: Whether BatchNorm is computed by TensorFlow's fused kernel at `beta = 0`
+            too: such a step takes less time than Keras' (docs/benchmarks.md), and equals it up to
+            rounding instead of bit for bit.
         allow_tf32: Keep TensorFloat-32 on while the penalty acts. It rounds to 10 bits, which
             drowns the finite difference; off by default.
         **kwargs: `name`, `dtype` or `trainable`, as for any `keras.Model`.
@@ -91,6 +94,7 @@ class FisherRegularizedModel(keras.Model):
         direction: str = "descent",
         every: int = 1,
         fraction: float = 1.0,
+        fuse_plain_steps: bool = False,
         allow_tf32: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -103,6 +107,7 @@ class FisherRegularizedModel(keras.Model):
         self.data_term = data_term
         self.every = check_integer("every", every, minimum=1)
         self.fraction = check_number("fraction", fraction, above=0, maximum=1)
+        self.fuse_plain_steps = fuse_plain_steps
         self.allow_tf32 = allow_tf32
         self.initial_beta = check_number("beta", beta, minimum=0)
         self.beta = self.add_weight(
@@ -145,6 +150,7 @@ class FisherRegularizedModel(keras.Model):
             "direction": self.perturbation.direction,
             "every": self.every,
             "fraction": self.fraction,
+            "fuse_plain_steps": self.fuse_plain_steps,
             "allow_tf32": self.allow_tf32,
             "name": self.name,
         }
@@ -197,7 +203,7 @@ class FisherRegularizedModel(keras.Model):
     # ---- the step ---------------------------------------------------------------------------
 
     def make_train_function(self, force: bool = False) -> None:
-        """Makes the function `fit` calls: Keras' own step while `beta` is 0, else Algorithm 1.
+        """Makes the function `fit` calls: `plain_step` while `beta` is 0, else Algorithm 1.
 
         Two functions rather than the one with a `tf.cond` in it: TensorFlow's graph optimizer
         rounds differently where a branch lies between gradients and update, and then `beta = 0`
@@ -206,7 +212,7 @@ class FisherRegularizedModel(keras.Model):
         if self.train_function is not None and not force:
             return
         self.train_function = self.switch(
-            self._make_function(super().train_step),
+            self._make_function(self.plain_step),
             self._make_function(lambda data: self._step(data, self._is_due())),
         )
 
@@ -257,6 +263,11 @@ class FisherRegularizedModel(keras.Model):
         """
         return self._step(data, (self.beta > 0) & self._is_due())
 
+    def plain_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step without the penalty: Keras' own, or with `fuse_plain_steps` a faster one."""
+        step = fused_train_step if self.fuse_plain_steps else keras.Model.train_step
+        return step(self, data)
+
     def _is_due(self) -> Any:
         """Whether the penalty is to be applied at this step; a bool where that never changes."""
         return True if self.every == 1 else self.optimizer.iterations % self.every == 0
@@ -273,6 +284,8 @@ class FisherRegularizedModel(keras.Model):
             num_used=max(1, round(self.fraction * count)),
             penalty_weight=self.beta * self.every,
             active=active,
+            # Where a branch may leave the plain step, that must be Keras' own to the last bit.
+            fused=active is True or self.fuse_plain_steps,
             offsets=self._offsets,
         )
         term = resolve_data_term(self.data_term, self.model, self.loss, count)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from infomcr_tf.normalization_kernels import check_second_derivatives, normalization_kernels
 from infomcr_tf.regularizer.data_term import synchronized_layers
-from infomcr_tf.regularizer.normalization import fused_normalization
 
 
 class Evaluation(NamedTuple):
@@ -63,8 +63,8 @@ class FunctionalLoss:
             The scalar loss, and the predictions with the advanced seeds and updated state.
         """
         mapping = [*zip(self.weights, weights, strict=True), *zip(self.seeds, seeds, strict=True)]
-        own = _own_statistics(self.model)
-        with fused_normalization(), own, keras.StatelessScope(mapping, True) as scope:
+        own, kernels = _own_statistics(self.model), normalization_kernels(self.model)
+        with kernels, own, keras.StatelessScope(mapping, True) as scope:
             y_pred = self.model(x, training=True)
             loss = self.data_loss(y, y_pred, sample_weight)
             loss *= tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
@@ -92,6 +92,10 @@ class FunctionalLoss:
         """Evaluates the loss and its gradient; arguments as for `__call__`."""
         evaluate = self._value_and_gradient if tf.executing_eagerly() else self._traced
         return evaluate(weights, *args)
+
+    def check_second_derivatives(self, weights: list[tf.Tensor], *args: Any) -> None:
+        """Raises `ValueError` where TensorFlow gets them wrong; arguments as for `__call__`."""
+        check_second_derivatives(self._traced.get_concrete_function(weights, *args).graph)
 
     def _value_and_gradient(
         self, weights: list[tf.Tensor], *args: Any

@@ -126,6 +126,7 @@ def _hessian_vector(
     loss: FunctionalLoss, weights: list[tf.Tensor], alpha: float, *args: Any
 ) -> SubBatchPenalty:
     """Alpha H_i g_i by differentiating <g_i, stop_gradient(g_i)>."""
+    loss.check_second_derivatives(weights, *args)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
         _, g, evaluation = loss.value_and_gradient(weights, *args)

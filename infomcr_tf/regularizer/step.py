@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from infomcr_tf.normalization_kernels import normalization_kernels
 from infomcr_tf.regularizer.batches import batch_size, roll, sub_batch_size, take
 from infomcr_tf.regularizer.functional_loss import FunctionalLoss, add, dense_gradient
 from infomcr_tf.regularizer.graph_checks import check_in_graph
-from infomcr_tf.regularizer.normalization import fused_normalization
 from infomcr_tf.regularizer.penalty import PenaltyMeans, Perturbation, mean_over_sub_batches
 
 
@@ -24,6 +24,20 @@ class Step(NamedTuple):
     squared_norm: tf.Tensor  # mean ||g_i||^2, or 0
 
 
+def fused_train_step(model: keras.Model, data: Any) -> dict[str, tf.Tensor]:
+    """The step of `keras.Model`, its numbers up to rounding, by `normalization_kernels`.
+
+    Args:
+        model: Compiled, not necessarily a `FisherRegularizedModel`.
+        data: What `keras.Model.train_step` takes.
+
+    Returns:
+        The logs.
+    """
+    with normalization_kernels(model):
+        return keras.Model.train_step(model, data)
+
+
 class StepFinder:
     """Finds the gradients of Eq. 7 for the batches of one compiled model.
 
@@ -35,6 +49,7 @@ class StepFinder:
         num_used: How many of them to compute the penalty from.
         penalty_weight: The scalar that multiplies R_alpha.
         active: True, or a boolean scalar tensor; false leaves the plain step, at its cost.
+        fused: Whether the clean pass uses `normalization_kernels`.
     """
 
     def __init__(
@@ -47,14 +62,17 @@ class StepFinder:
         num_used: int,
         penalty_weight: tf.Tensor,
         active: bool | tf.Tensor,
+        fused: bool,
         offsets: keras.random.SeedGenerator | None,
     ) -> None:
         self.trainer = trainer
+        self.model = model
         self.perturbation = perturbation
         self.num_sub_batches = num_sub_batches
         self.num_used = num_used
         self.penalty_weight = penalty_weight
         self.active = active
+        self.kernels = normalization_kernels if fused else nullcontext
         self.offsets = offsets
         self.loss = FunctionalLoss(model, trainer._compile_loss)
         self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -62,7 +80,7 @@ class StepFinder:
     def plain(self, batch: tuple[Any, Any, Any]) -> Step:
         """The step of `keras.Model`."""
         x, y, sample_weight = batch
-        with tf.GradientTape() as tape:
+        with self.kernels(self.model), tf.GradientTape() as tape:
             y_pred = self.trainer(x, training=True)
             loss = self.trainer.compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
@@ -74,9 +92,7 @@ class StepFinder:
 
     def batch(self, batch: tuple[Any, Any, Any]) -> Step:
         """L(B, w) from a pass over the whole batch, R_alpha from the sub-batches: 3 gradients."""
-        # Where a branch may leave the plain step, that must be Keras' own to the last bit.
-        with fused_normalization() if self.active is True else nullcontext():
-            clean = self.plain(batch)
+        clean = self.plain(batch)
 
         def regularized() -> Step:
             cut = batch if self.offsets is None else roll(batch, self._offset(batch))

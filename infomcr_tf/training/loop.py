@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from infomcr_tf.command_line.signals import between_steps
 from infomcr_tf.regularizer import FisherRegularizedModel
+from infomcr_tf.regularizer.step import fused_train_step
 from infomcr_tf.training.checkpoint import Checkpoint
 from infomcr_tf.training.nonfinite import NonFiniteGuard
 from infomcr_tf.training.workers import Workers
@@ -83,16 +84,18 @@ def _iterator(model: keras.Model, batches: tf.data.Dataset, workers: Workers) ->
 
 
 def _step(model: keras.Model) -> Callable[[Any], dict[str, tf.Tensor]]:
-    model.make_train_function()
-    return model.train_function
+    if isinstance(model, FisherRegularizedModel):
+        model.make_train_function()
+        return model.train_function
+    return model._make_function(functools.partial(fused_train_step, model))
 
 
 def _step_on_workers(model: keras.Model) -> Callable[[Any], dict[str, tf.Tensor]]:
     if isinstance(model, FisherRegularizedModel):
-        plain = functools.partial(keras.Model.train_step, model)
-        step = model.switch(_on_replicas(model, plain), _on_replicas(model, model.train_step))
+        plain, regularized = model.plain_step, model.train_step
+        step = model.switch(_on_replicas(model, plain), _on_replicas(model, regularized))
     else:
-        step = _on_replicas(model, model.train_step)
+        step = _on_replicas(model, functools.partial(fused_train_step, model))
     return lambda iterator: step(next(iterator))
 
 

@@ -175,6 +175,7 @@ class TrainingRun:
                 num_sub_batches=config.num_sub_batches,
                 data_term=config.data_term,
                 estimator=config.estimator,
+                fuse_plain_steps=True,
                 allow_tf32=config.allow_tf32,
             )
         metrics = ["accuracy"]

@@ -81,7 +81,8 @@ def test_wrapped_model_needs_nothing_of_this_package(trained, images, tmp_path, 
     [
         lambda model: FisherRegularizedModel(
             model, alpha=2e-4, beta=7.0, num_sub_batches=2, data_term="sub_batches",
-            estimator="hessian_vector", direction="ascent", every=3, fraction=0.5, allow_tf32=True,
+            estimator="hessian_vector", direction="ascent", every=3, fraction=0.5,
+            fuse_plain_steps=True, allow_tf32=True,
             name="wrapped",
         ),
         lambda model: SharpnessAwareModel(model, rho=0.1, beta=2.0, every=2),
@@ -91,7 +92,15 @@ def test_config_holds_every_argument(make_network, make):
     wrapper = make(make_network())
     copy = type(wrapper).from_config(wrapper.get_config())
     assert copy.perturbation == wrapper.perturbation
-    names = ("num_sub_batches", "data_term", "every", "fraction", "allow_tf32", "name")
+    names = (
+        "num_sub_batches",
+        "data_term",
+        "every",
+        "fraction",
+        "fuse_plain_steps",
+        "allow_tf32",
+        "name",
+    )
     assert [getattr(copy, n) for n in names] == [getattr(wrapper, n) for n in names]
     assert float(copy.beta.numpy()) == float(wrapper.beta.numpy())
 
