@@ -63,14 +63,17 @@ def split_dataset(
     train_size: int | None = None,
     validation_size: int = 0,
     confusion_size: int = 0,
+    nested: bool = True,
     seed: int = 0,
 ) -> Splits:
     """Draws disjoint random training, validation and confusion sets from `dataset`'s training set.
 
-    All three come from one permutation of the training set, fixed by `seed`: the training subset
-    from its front, the validation set from its end, the confusion set in front of that. So the
-    training subset depends on (`seed`, `train_size`) alone once `train_size` is given, and a larger
-    subset contains the smaller one. Each part is in the data set's order of storage.
+    All three come from one permutation of the training set: the training subset from its front, the
+    validation set from its end, the confusion set in front of that. Each part is in the data set's
+    order of storage. Where they are `nested`, the permutation is fixed by `seed`: the training
+    subset depends on (`seed`, `train_size`) alone once `train_size` is given, and a larger subset
+    contains the smaller one. Otherwise it depends on the three sizes too, so that every size of the
+    confusion set comes with a new one and a new training subset, as in the paper's Scenario I.
 
     Args:
         dataset: what to draw from.
@@ -78,6 +81,7 @@ def split_dataset(
         validation_size: images held out.
         confusion_size: images, from the rest, whose labels are drawn uniformly from all K classes
             (the true one included).
+        nested: whether splits of different sizes share their images.
         seed: integer >= 0.
 
     Returns:
@@ -100,10 +104,11 @@ def split_dataset(
             f"Received: {train_size} + {validation_size} + {confusion_size}. Pass a smaller "
             "`train_size`."
         )
-    order = shuffled_positions(num_images, seed)
+    key = [seed] if nested else [seed, train_size, validation_size, confusion_size]
+    order = _generator(key, stream=0).permutation(num_images)
     from_end = order[::-1]
     confusion = from_end[validation_size : validation_size + confusion_size]
-    random_labels = _generator(seed, stream=1).randint(dataset.num_classes, size=confusion_size)
+    random_labels = _generator(key, stream=1).randint(dataset.num_classes, size=confusion_size)
     by_index = np.argsort(confusion)
     return Splits(
         train=_take(dataset, order[:train_size]),
@@ -118,7 +123,7 @@ def split_dataset(
 
 def shuffled_positions(num_images: int, seed: int) -> np.ndarray:
     """The permutation, int64 [N], from which a run's parts are drawn."""
-    return _generator(seed, stream=0).permutation(num_images)
+    return _generator([seed], stream=0).permutation(num_images)
 
 
 def _take(dataset: ImageDataset, indices: np.ndarray) -> Examples:
@@ -126,7 +131,7 @@ def _take(dataset: ImageDataset, indices: np.ndarray) -> Examples:
     return Examples(dataset.x_train[indices], dataset.y_train[indices], indices)
 
 
-def _generator(seed: int, *, stream: int) -> np.random.RandomState:
+def _generator(key: list[int], *, stream: int) -> np.random.RandomState:
     # NumPy guarantees the streams of RandomState for all versions, those of Generator not: a run's
     # training subset must be the same when it is drawn again years later.
-    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, stream])))
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([*key, stream])))

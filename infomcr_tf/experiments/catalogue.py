@@ -20,12 +20,14 @@ PARTS = {
     "scenario-augmentation": ("scenario-augmentation",),
     "scenario-batch-size": ("scenario-batch-size",),
     "scenarios": ("scenario-confusion", "scenario-augmentation", "scenario-batch-size"),
-    "select-beta": ("select-beta", "select-beta-retrained"),
+    "select-beta": ("select-beta", "select-beta-imagenet", "select-beta-retrained"),
     "table1": ("select-beta", "table1"),
-    "table2": ("table2",),
+    "table2": ("select-beta-imagenet", "table2"),
     "table3": ("select-beta", "table3"),
     "schedule-ablation": ("select-beta", "schedule-ablation"),
 }
+# Where beta is selected, later parts take it from there.
+SELECTIONS = ("select-beta", "select-beta-imagenet")
 NAMES = (*PARTS, "all")
 
 
@@ -79,8 +81,10 @@ def part_names(name: str, choices: Choices) -> list[str]:
     """
     names = PARTS if name == "all" else (name,)
     parts = dict.fromkeys(part for each in names for part in PARTS[each])
+    if not choices.preset.imagenet_betas:
+        parts.pop("select-beta-imagenet", None)
     if name != "select-beta" and not choices.selects_beta:
-        for part in ("select-beta", "select-beta-retrained"):
+        for part in (*SELECTIONS, "select-beta-retrained"):
             parts.pop(part, None)
     return list(parts)
 
@@ -100,6 +104,7 @@ def make_part(part: str, choices: Choices) -> Experiment:
         "scenario-augmentation": _augmentation,
         "scenario-batch-size": _batch_size,
         "select-beta": _select_beta,
+        "select-beta-imagenet": _select_beta_imagenet,
         "select-beta-retrained": _retrained,
         "table1": _table1,
         "table2": _table2,
@@ -126,6 +131,15 @@ def _views(
     return views
 
 
+def _level_views(preset: Preset) -> dict[str, dict[str, Any]]:
+    """What is measured at networks kept on the way."""
+    equalized = {"metrics": "gamma_hat", "equalize_loss": preset.equalize_loss}
+    return {
+        "raw": {**preset.level_measurement, "metrics": _XI_METRICS},
+        "equalized": {**preset.level_measurement, **equalized},
+    }
+
+
 def _scenario(
     choices: Choices, name: str, title: str, variable: str, option: str, values: tuple, more: Any
 ) -> Experiment:
@@ -137,6 +151,9 @@ def _scenario(
         if value is not None:
             base[changed] = value
             notes.append(f"In place of the preset's: {changed.replace('_', ' ')} {value:g}.")
+    if choices.target_loss is not None and "keep_at" in base:
+        levels = [each for each in base["keep_at"].split(",") if float(each) > choices.target_loss]
+        base["keep_at"] = ",".join(levels) or None
     return Experiment(
         name=name,
         title=title,
@@ -147,6 +164,7 @@ def _scenario(
         ),
         num_seeds=choices.seeds,
         views=_views(preset),
+        level_views=_level_views(preset),
         yardsticks=True,
         notes=tuple(notes),
     )
@@ -181,6 +199,8 @@ def _on_cifar(
     choices: Choices, name: str, title: str, variable: str, settings: Iterable[Setting], **more: Any
 ) -> Experiment:
     values = {"views": _views(choices.preset), "notes": (choices.preset.about,), **more}
+    if values["views"]:
+        values["level_views"] = _level_views(choices.preset)
     return Experiment(
         name=name,
         title=title,
@@ -224,15 +244,36 @@ def _table1(choices: Choices) -> Experiment:
     return _on_cifar(choices, "table1", title, "penalty", settings)
 
 
+def _select_beta_imagenet(choices: Choices) -> Experiment:
+    preset = choices.preset
+    settings = []
+    for beta in preset.imagenet_betas:
+        size = preset.imagenet_validation_size
+        config = _imagenet_config(choices, beta=beta, validation_size=size)
+        group = f"imagenet {config.model}"
+        settings.append(Setting(label=f"{beta:g}", group=group, config=config))
+    return Experiment(
+        name="select-beta-imagenet",
+        title="Selection of beta for ImageNet on held-out training images",
+        variable="beta",
+        settings=tuple(settings),
+        num_seeds=choices.num_seeds or preset.imagenet_seeds,
+        views={},
+        notes=(preset.about,),
+    )
+
+
+def _imagenet_config(choices: Choices, **options: Any) -> ImageNetConfig:
+    return ImageNetConfig(**{**choices.preset.imagenet, **choices.imagenet_places, **options})
+
+
 def _table2(choices: Choices) -> Experiment:
     preset = choices.preset
-    beta = preset.beta if choices.beta is None else choices.beta
+    beta = _beta(choices, "imagenet", preset.imagenet["model"])
     settings = []
     for regularized in (False, True):
-        values = {**preset.imagenet, **choices.imagenet_places, "beta": beta}
-        if not regularized:
-            values["regularize"] = "never"
-        config = ImageNetConfig(**values)
+        options = {} if regularized else {"regularize": "never"}
+        config = _imagenet_config(choices, beta=beta, **options)
         label = f"with (beta {beta:g})" if regularized else "without"
         group = f"imagenet {config.model}"
         settings.append(Setting(label=label, group=group, config=config, paper=TABLE2[regularized]))

@@ -1,12 +1,25 @@
-"""Where runs are trained: one after the other here, or spread over a Ray cluster."""
+"""Where runs are trained: one after the other, several at once, or spread over a Ray cluster."""
 
 import abc
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
-ENGINES = ("local", "ray")
+ENGINES = ("local", "parallel", "ray")
+
+
+# What TensorFlow, and the linear algebra of NumPy and SciPy, take the number of their threads from.
+_THREADS = (
+    "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+)  # fmt: skip
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class Engine(abc.ABC):
@@ -43,21 +56,33 @@ class RayEngine(Engine):
 
     Args:
         gpus: GPUs that one run needs; None for one where the cluster has any.
+        at_once: so many runs at once on the CPU of this machine, whatever cluster there is, each
+            with its share of the cores as threads; None for as many as the cluster has room for.
         retries: how often a run is started again, after a lost worker as after an error.
 
     Raises:
-        ValueError: if Ray is not installed.
+        ValueError: if Ray is not installed, or there are fewer cores than runs at once.
     """
 
-    def __init__(self, *, gpus: int | None = None, retries: int = 2) -> None:
+    def __init__(
+        self, *, gpus: int | None = None, at_once: int | None = None, retries: int = 2
+    ) -> None:
+        cores = num_cores()
+        if at_once is not None and not 1 <= at_once <= cores:
+            raise ValueError(
+                f"`--at-once` must be at least 1 and at most the number of cores, {cores}. "
+                f"Received: {at_once}"
+            )
         try:
             import ray
         except ImportError:
             raise ValueError(
-                "`--engine` ray needs Ray. Install it with: pip install 'infomcr-tf[ray]'"
+                "`--engine` ray and parallel need Ray. Install it with: "
+                "pip install 'infomcr-tf[ray]'"
             ) from None
         self._ray = ray
         self._gpus = gpus
+        self._at_once = at_once
         self._retries = retries
 
     def map(
@@ -66,7 +91,7 @@ class RayEngine(Engine):
         """See `Engine`."""
         ray = self._ray
         if not ray.is_initialized():
-            ray.init(log_to_driver=False)
+            self._join()
         gpus = self._gpus
         if gpus is None:
             gpus = min(1, ray.cluster_resources().get("GPU", 0))
@@ -91,11 +116,35 @@ class RayEngine(Engine):
             else:
                 yield item, None
 
+    def _join(self) -> None:
+        if self._at_once is None:
+            self._ray.init(log_to_driver=False)
+            return
+        threads = str(max(1, num_cores() // self._at_once))
+        self._ray.init(
+            address="local", num_cpus=self._at_once, num_gpus=0, include_dashboard=False,
+            log_to_driver=False, runtime_env={"env_vars": dict.fromkeys(_THREADS, threads)},
+        )  # fmt: skip
 
-def make_engine(name: str, *, gpus: int | None = None) -> Engine:
+
+def make_engine(name: str, *, gpus: int | None = None, at_once: int | None = None) -> Engine:
     """The engine called `name`, one of `ENGINES`.
 
+    Args:
+        name: "local", "parallel" or "ray".
+        gpus: see `RayEngine`.
+        at_once: of "parallel"; None for one run per core.
+
     Raises:
-        ValueError: if Ray is needed and not installed.
+        ValueError: if Ray is needed and not installed, or an argument does not fit the engine.
     """
+    if at_once is not None and name != "parallel":
+        raise ValueError(f"`--at-once` needs --engine parallel. Received: --engine {name}")
+    if name == "parallel":
+        if gpus:
+            raise ValueError(
+                f"`--engine` parallel shares out the CPU. Received: --gpus {gpus}. Leave it out, "
+                "or pass --engine ray."
+            )
+        return RayEngine(gpus=0, at_once=num_cores() if at_once is None else at_once)
     return RayEngine(gpus=gpus) if name == "ray" else LocalEngine()

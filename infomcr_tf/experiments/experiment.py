@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,13 @@ class Run:
         """Whether its training has ended."""
         return RunFolder(self.path, self.config, {}).is_complete
 
+    @property
+    def kept(self) -> "dict[float, Run]":
+        """The networks that were kept on the way, by their levels, the highest first."""
+        levels = sorted(self.config.kept_losses, reverse=True)
+        kept = [dataclasses.replace(self, config=self.config.kept_at(level)) for level in levels]
+        return {level: run for level, run in zip(levels, kept, strict=True) if run.is_complete}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -83,6 +90,7 @@ class Experiment:
         settings: in the order of the figure's horizontal axis.
         num_seeds: runs of each setting; the seeds are 0, 1, ...
         views: name -> arguments of `characterize`; empty where minima are not measured.
+        level_views: the same for networks kept on the way, at the levels of `keep_at`.
         yardsticks: whether the usual yardsticks are computed too.
         notes: sentences that belong under the results.
     """
@@ -93,6 +101,7 @@ class Experiment:
     settings: tuple[Setting, ...]
     num_seeds: int
     views: Mapping[str, Mapping[str, Any]]
+    level_views: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     yardsticks: bool = False
     notes: tuple[str, ...] = ()
 
@@ -103,6 +112,30 @@ class Experiment:
             for seed in range(self.num_seeds)
             for setting in self.settings
         ]
+
+
+def ends_first(runs: Sequence[Run]) -> list[Run]:
+    """The runs in the order to work on: seed by seed, and of each the ends of the variable first.
+
+    Then the middle between what is there, and so on: an unfinished figure shows its range.
+    """
+    ordered = []
+    for seed in dict.fromkeys(run.config.seed for run in runs):
+        own = [run for run in runs if run.config.seed == seed]
+        ordered += [own[position] for position in _ends_first(len(own))]
+    return ordered
+
+
+def _ends_first(count: int) -> list[int]:
+    """For six: 0, 5, 2, 1, 3, 4."""
+    gaps, found = [(0, count - 1)], list(dict.fromkeys((0, count - 1)))
+    while gaps:
+        first, last = gaps.pop(0)
+        middle = (first + last) // 2
+        if middle > first:
+            found.append(middle)
+            gaps += [(first, middle), (middle, last)]
+    return found[:count]
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:

@@ -30,9 +30,11 @@ def run_from_flags(argv: Sequence[str] | None, *, prog: str, description: str) -
         check_choice("NAME", flags.name, NAMES)
         check_choice("--preset", flags.preset, tuple(PRESETS))
         check_choice("--engine", flags.engine, ENGINES)
-        for name, minimum in (("seeds", 1), ("train_size", 1), ("gpus", 0)):
+        for name, minimum in (("seeds", 1), ("train_size", 1), ("gpus", 0), ("at_once", 1)):
             if getattr(flags, name) is not None:
                 check_integer("--" + name.replace("_", "-"), getattr(flags, name), minimum=minimum)
+        if flags.engine == "parallel" and flags.gpus is None:
+            flags.gpus = 0
         choices = _choices(flags)
         for part in part_names(flags.name, choices):
             make_part(part, choices)  # so that a mistake shows before any work
@@ -40,7 +42,7 @@ def run_from_flags(argv: Sequence[str] | None, *, prog: str, description: str) -
         if flags.dry_run:
             print_plan(flags.name, choices, out)
             return 0
-        engine = make_engine(flags.engine, gpus=flags.gpus)
+        engine = make_engine(flags.engine, gpus=flags.gpus, at_once=flags.at_once)
         with locked(out):
             failed = run_experiment(flags.name, choices, out, engine)
     if failed:
@@ -77,7 +79,15 @@ def _parser(prog: str, description: str) -> Parser:
         help="scenarios: training images, confusion sets in proportion (default: the preset's)",
     )  # fmt: skip
     add("--gpus", type=int, metavar="INT", help="GPUs for each run (default: one if there is one)")
-    add("--engine", default="local", metavar="NAME", help=f"one of: {', '.join(ENGINES)}")
+    add(
+        "--engine", default="local", metavar="NAME",
+        help="local: one run after the other; parallel: several at once on the CPU of this "
+        "machine; ray: over a Ray cluster (default: local)",
+    )  # fmt: skip
+    add(
+        "--at-once", type=int, metavar="INT",
+        help="parallel: runs at once, which share the cores out (default: one for each core)",
+    )  # fmt: skip
     add("--data-dir", metavar="DIR", help="folder of tensorflow-datasets' data sets")
     for flag in ("--manual-dir", "--image-folder", "--cache-dir"):
         add(flag, metavar="DIR", help="table2: see train_imagenet.py")

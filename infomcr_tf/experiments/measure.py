@@ -95,10 +95,7 @@ def _training(folder: RunFolder) -> dict[str, Any]:
     found = {**_errors(result), "epochs": len(folder.read_history())}
     target = folder.config.target_loss
     if target is not None:
-        trained = [result[part] for part in ("train", "confusion") if part in result]
-        count = sum(part["num_examples"] for part in trained)
-        found["trained_loss"] = sum(p["loss"] * p["num_examples"] for p in trained) / count
-        found["reached_target"] = found["trained_loss"] <= target
+        found["reached_target"] = found["train_loss"] <= target
     return found
 
 

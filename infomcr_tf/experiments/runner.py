@@ -10,11 +10,12 @@ from typing import Any
 
 import keras
 
-from infomcr_tf.experiments.catalogue import Choices, make_part, part_names
+from infomcr_tf.experiments.catalogue import SELECTIONS, Choices, make_part, part_names
 from infomcr_tf.experiments.engines import Engine
-from infomcr_tf.experiments.experiment import Experiment, Run, identity
+from infomcr_tf.experiments.experiment import Experiment, Run, ends_first, identity
 from infomcr_tf.experiments.figures import draw_figures, save_figures
 from infomcr_tf.experiments.html_report import write_report
+from infomcr_tf.experiments.levels import at_level, save_levels
 from infomcr_tf.experiments.measure import measure
 from infomcr_tf.experiments.paper_values import STEP_MILLISECONDS
 from infomcr_tf.experiments.results import Results, load_rows, together
@@ -69,13 +70,15 @@ def work(experiment: Experiment, run: Run) -> None:
     if not run.is_complete:
         TrainingRun(run.config).run(verbose=1 if progress else 0)
     measure(run, experiment, progress=progress)
+    for kept in run.kept.values():
+        measure(kept, at_level(experiment), progress=progress)
 
 
 def selected_betas(experiment: Experiment, place: Path) -> dict[tuple[str, str], float]:
     """(data set, architecture) -> the beta of the lowest mean validation error.
 
     Args:
-        experiment: "select-beta".
+        experiment: one of `SELECTIONS`.
         place: its results; where there are none yet, nothing is selected.
     """
     if not (place / "results.json").exists():
@@ -88,7 +91,7 @@ def selected_betas(experiment: Experiment, place: Path) -> dict[tuple[str, str],
         found = errors.get((setting.group, setting.label))
         if found is None:
             continue
-        network = (setting.config.dataset, setting.config.model)
+        network = (setting.config.default_name, setting.config.model)
         candidate = (statistics.mean(found), setting.config.beta)
         # Of equal errors the smaller beta wins.
         best[network] = min(best.get(network, candidate), candidate)
@@ -99,8 +102,9 @@ def _parts(name: str, choices: Choices, out: Path) -> Iterator[Experiment]:
     """The parts in turn; later ones know the betas that earlier ones have selected."""
     for part in part_names(name, choices):
         if choices.selects_beta:
-            grid = make_part("select-beta", choices)
-            selected = selected_betas(grid, out / "select-beta")
+            selected = {}
+            for grid in SELECTIONS:
+                selected |= selected_betas(make_part(grid, choices), out / grid)
             choices = dataclasses.replace(choices, selected=selected)
         yield make_part(part, choices)
 
@@ -111,7 +115,8 @@ def _run_part(experiment: Experiment, out: Path, engine: Engine) -> Results:
     print(f"{experiment.title}\n{len(runs)} runs, {done} are trained already")
     print(describe_plan(runs), flush=True)
     failures = {}
-    for i, (run, error) in enumerate(engine.map(functools.partial(work, experiment), runs)):
+    outcomes = engine.map(functools.partial(work, experiment), ends_first(runs))
+    for i, (run, error) in enumerate(outcomes):
         outcome = "done" if error is None else f"FAILED: {_reason(error)}"
         title = f"{run.setting.title}, seed {run.config.seed}"
         print(f"[{i + 1}/{len(runs)}] {title}: {outcome}", flush=True)
@@ -120,6 +125,7 @@ def _run_part(experiment: Experiment, out: Path, engine: Engine) -> Results:
     rows = [measure(run, experiment) for run in runs if run.name not in failures]
     results = Results.collect(experiment, rows, failures, notes=_timing(experiment, rows, out))
     _publish(results, out)
+    save_levels(results, runs, out / experiment.name)
     return results
 
 

@@ -32,7 +32,7 @@ def cnn(
         ValueError: if an argument is out of range.
     """
     inputs = x = image_input(input_shape, num_classes, min_size=4)
-    layers = Layers(weight_decay, seed)
+    layers = Layers(weight_decay, seed, initialization="fan_in")
     for i, filters in enumerate((64, 64, 128, 128, 192, 192), start=1):
         x = layers.conv(x, filters, 3, use_bias=True, name=f"conv{i}")
         x = layers.relu(x, name=f"conv{i}_relu")

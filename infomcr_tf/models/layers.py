@@ -14,6 +14,19 @@ from infomcr_tf.arguments import check_integer, check_number
 
 _BATCH_NORM = {"epsilon": 1e-5, "momentum": 0.9}
 
+# "fan_in": He et al. (2015), "Delving Deep into Rectifiers", Eq. 10: normal, variance 2 / fan_in.
+# "fan_out": the Torch code of the ResNet, WRN and DenseNet papers (fb.resnet.torch,
+# wide-residual-networks, DenseNet): convolutions normal with variance 2 / fan_out, the classifier
+# Torch's own uniform between +-1 / sqrt(fan_in).
+_HE_NORMAL = {"scale": 2.0, "distribution": "untruncated_normal"}
+INITIALIZERS = {
+    "fan_in": {kind: {**_HE_NORMAL, "mode": "fan_in"} for kind in ("conv", "dense")},
+    "fan_out": {
+        "conv": {**_HE_NORMAL, "mode": "fan_out"},
+        "dense": {"scale": 1 / 3, "distribution": "uniform", "mode": "fan_in"},
+    },
+}
+
 # A larger size is a mistake, which TensorFlow would notice when the memory is used up.
 _LARGEST = 1_000_000
 
@@ -21,17 +34,21 @@ _LARGEST = 1_000_000
 class Layers:
     """Makes the layers of one model.
 
-    Initialisation is that of He et al. (2015), "Delving Deep into Rectifiers", Eq. 10: normal with
-    variance 2 / fan_in (Keras' `HeNormal`), zero biases, BatchNorm gamma 1 and beta 0.
+    Initialisation: zero biases, BatchNorm gamma 1 and beta 0, and the kernels as `INITIALIZERS`
+    says.
 
     Args:
         weight_decay: wd >= 0. Every trainable weight w gets the regulariser (wd/2) ||w||^2, whose
             gradient is wd * w; Keras' `L2(c)` is c ||w||^2, so c = wd / 2.
         seed: integer that fixes the initial weights (each layer draws its own seed from it), or
             `None`.
+        initialization: a key of `INITIALIZERS`.
     """
 
-    def __init__(self, weight_decay: float, seed: int | None) -> None:
+    def __init__(
+        self, weight_decay: float, seed: int | None, *, initialization: str = "fan_out"
+    ) -> None:
+        self._initializers = INITIALIZERS[initialization]
         self._weight_decay = check_number("weight_decay", weight_decay, minimum=0)
         if seed is not None:
             seed = check_integer("seed", seed, minimum=0)
@@ -60,7 +77,7 @@ class Layers:
             strides=strides,
             padding="same" if strides == 1 else "valid",
             use_bias=use_bias,
-            kernel_initializer=self._he_normal(),
+            kernel_initializer=self._initializer("conv"),
             kernel_regularizer=self._regularizer(),
             bias_regularizer=self._regularizer() if use_bias else None,
             name=name,
@@ -92,15 +109,15 @@ class Layers:
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
         return keras.layers.Dense(
             num_classes,
-            kernel_initializer=self._he_normal(),
+            kernel_initializer=self._initializer("dense"),
             kernel_regularizer=self._regularizer(),
             bias_regularizer=self._regularizer(),
             name="logits",
         )(x)
 
-    def _he_normal(self) -> keras.initializers.Initializer:
+    def _initializer(self, kind: str) -> keras.initializers.Initializer:
         seed = None if self._seeds is None else int(self._seeds.integers(2**31))
-        return keras.initializers.HeNormal(seed=seed)
+        return keras.initializers.VarianceScaling(**self._initializers[kind], seed=seed)
 
     def _regularizer(self) -> keras.regularizers.Regularizer | None:
         return keras.regularizers.L2(self._weight_decay / 2) if self._weight_decay else None

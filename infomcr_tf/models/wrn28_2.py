@@ -20,6 +20,9 @@ def wrn28_2(
     is a 1x1 convolution that reads the output of the block's first BN-ReLU; elsewhere it is the
     block's input. 1,467,610 parameters for CIFAR-10.
 
+    Random crops of its images are padded with zeros, as Jia & Su (section 7.1) do; Zagoruyko &
+    Komodakis pad by reflection.
+
     Args:
         input_shape: (height, width, channels), at least 4 x 4 pixels; `None` for any height, width.
         num_classes: K.

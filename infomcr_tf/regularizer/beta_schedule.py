@@ -60,6 +60,7 @@ class BetaSchedule(keras.callbacks.Callback):
         self.beta = None if beta is None else check_number("beta", beta, minimum=0)
         self._stage = 0
         self._level = 0.0
+        self._learning_rate: float | None = None
         if initial_learning_rate is not None:
             self._level = check_number("initial_learning_rate", initial_learning_rate, above=0)
 
@@ -90,6 +91,7 @@ class BetaSchedule(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Reads the learning rate and sets beta."""
+        self._learning_rate = None
         if self.schedule in RAMPS:
             last = max(1, (self.params or {}).get("epochs", 1) - 1)
             self._set(_ramp(self.schedule, min(1.0, epoch / last)))
@@ -97,17 +99,22 @@ class BetaSchedule(keras.callbacks.Callback):
             self._follow_learning_rate()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Follows a learning rate that changes within an epoch."""
+        """Follows a learning rate that changes within an epoch, and notes it."""
         schedule = getattr(self.model.optimizer, "_learning_rate", None)
         by_step = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
         if by_step and self.schedule not in RAMPS:
             self._follow_learning_rate()
+        if by_step or self._learning_rate is None:
+            self._learning_rate = read(self.model.optimizer.learning_rate)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds beta and the learning rate to the logs."""
+        """Adds beta, and the learning rate of the epoch's last step, to the logs.
+
+        `ReduceLROnPlateau` may have set that of the next epoch by now.
+        """
         if logs is not None:
             logs["beta"] = read(self.model.beta)
-            logs["learning_rate"] = read(self.model.optimizer.learning_rate)
+            logs["learning_rate"] = self._learning_rate
 
     def _follow_learning_rate(self) -> None:
         learning_rate = read(self.model.optimizer.learning_rate)

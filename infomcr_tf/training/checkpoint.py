@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from infomcr_tf.storage import replacing, write_csv
+from infomcr_tf.storage import replacing
 from infomcr_tf.training.position import Interval, Position
 from infomcr_tf.training.run_folder import DamagedRunError, RunFolder
 from infomcr_tf.training.state import all_variables
@@ -180,7 +180,7 @@ class Checkpoint(keras.callbacks.Callback):
     def _write_history(self) -> None:
         if self._folder is None or not self.rows:
             return
-        write_csv(self._folder.history_path, self.rows)
+        self._folder.write_history(self.rows)
 
 
 def _describe(variables: list[Any]) -> list[list[Any]]:

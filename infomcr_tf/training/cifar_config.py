@@ -45,6 +45,13 @@ class CifarConfig(TrainConfig):
         type=int,
         minimum=0,
     )
+    nested_sets: bool = option(
+        True,
+        "Let runs with sets of different sizes share their images; otherwise every size has its "
+        "own.",
+        group=_DATA,
+        type=bool,
+    )
     augmentation: str | None = option(
         None,
         "Augmentation of section 7.1 (default: 4-crop-f; digits: no-aug).",

@@ -25,6 +25,7 @@ class CifarData(RunData):
         self.normalization = normalization
         self.image_shape = splits.train.images.shape[1:]
         self.num_classes = splits.num_classes
+        self.num_measured = len(splits.train)
         self._images, self._labels = splits.training_examples()
         self.indices = np.concatenate([splits.train.indices, splits.confusion.indices])
         self._seed = seed
@@ -41,6 +42,7 @@ class CifarData(RunData):
             train_size=config.train_size,
             validation_size=config.validation_size,
             confusion_size=config.confusion_size,
+            nested=config.nested_sets,
             seed=config.seed,
         )
         normalization = data.make_normalization(config.normalization, splits.train.images)

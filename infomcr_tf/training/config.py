@@ -1,6 +1,7 @@
 """The configuration of a training run: everything that is needed to repeat it."""
 
 import dataclasses
+import math
 
 from infomcr_tf.command_line.options import Config, Options, option
 from infomcr_tf.models import ARCHITECTURES
@@ -47,7 +48,7 @@ class TrainConfig(Options):
     )
     patience: int = option(
         10,
-        "Epochs without a lower training loss before the plateau schedule divides by 10.",
+        "Epochs without a lower cross-entropy before the plateau schedule divides by 10.",
         group=TRAINING_GROUP,
         type=int,
         minimum=1,
@@ -74,11 +75,19 @@ class TrainConfig(Options):
     target_loss: float | None = option(
         None,
         "Stop after the first epoch at whose end the cross-entropy of the training images "
-        "(un-augmented, with the confusion set, without weight decay) is at most this (default: "
-        "train for all epochs).",
+        "(un-augmented, without the confusion set and weight decay: those a minimum is measured "
+        "on) is at most this (default: train for all epochs).",
         group=TRAINING_GROUP,
         type=float,
         above=0,
+    )
+    keep_at: str | None = option(
+        None,
+        "Other levels of that cross-entropy, such as 0.1,0.01: after the first epoch at each the "
+        "network is kept, in a run folder of its own, RUN_DIR-at-0.01, as if the training had "
+        "stopped there.",
+        group=TRAINING_GROUP,
+        type=str,
     )
 
     regularize: str = option(
@@ -190,6 +199,7 @@ class TrainConfig(Options):
                 "--regularize always or never, or another schedule."
             )
         Interval(self.save_every)
+        self._check_kept_losses()
         self._check_precision()
 
     def _check_precision(self) -> None:
@@ -199,6 +209,29 @@ class TrainConfig(Options):
                 "`--mixed-precision` cannot be used with the finite difference, whose step alpha * "
                 "g bfloat16 rounds to nothing. Pass --estimator hessian_vector or --regularize "
                 "never, or leave it out."
+            )
+
+    @property
+    def kept_losses(self) -> tuple[float, ...]:
+        """The levels of `keep_at`."""
+        return () if self.keep_at is None else tuple(map(float, self.keep_at.split(",")))
+
+    def kept_at(self: Config, level: float) -> Config:
+        """The configuration of the run that ends at one of `kept_losses`."""
+        run_dir = f"{self.run_dir or self.default_run_dir}-at-{level:g}"
+        return dataclasses.replace(self, target_loss=level, keep_at=None, run_dir=run_dir)
+
+    def _check_kept_losses(self) -> None:
+        lowest = self.target_loss or 0.0
+        try:
+            fits = all(lowest < level < math.inf for level in self.kept_losses)
+            fits &= len({f"{level:g}" for level in self.kept_losses}) == len(self.kept_losses)
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                "`--keep-at` must be different numbers above `--target-loss`, such as 0.1,0.01. "
+                f"Received: {self.keep_at!r}"
             )
 
     @property

@@ -1,7 +1,7 @@
 """Loss and errors of a model on un-augmented images."""
 
 import functools
-import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,36 +57,36 @@ def evaluate(
     return {"loss": loss / count, **errors, "num_examples": int(count)}
 
 
-def loss_is_at_most(
-    level: float,
+def loss_up_to(
+    limit: float,
     logits_of: Callable[[tf.Tensor], tf.Tensor],
-    parts: Sequence[tf.data.Dataset],
+    batches: tf.data.Dataset,
     *,
     num_examples: int,
     workers: Workers | None = None,
-) -> bool:
-    """Whether the mean cross-entropy over `parts` is at most `level`.
+) -> float:
+    """The mean cross-entropy over `batches` where it is at most `limit`, else infinity.
 
     No loss is negative, so a batch after which the sum is too large is the last that is looked at:
-    far above the level that is one of the first, which makes it cheap to ask after every epoch.
+    far above the limit that is one of the first, which makes it cheap to ask after every epoch.
 
     Args:
-        level: in nats.
+        limit: in nats.
         logits_of: see `evaluate`.
-        parts: data sets as in `evaluate`.
-        num_examples: in all parts, of all workers.
+        batches: see `evaluate`.
+        num_examples: of all workers.
         workers: see `evaluate`.
     """
-    limit = level * num_examples
     total = np.zeros(())
-    for images, labels in itertools.chain(*parts):
+    for images, labels in batches:
         logits = np.asarray(logits_of(images), np.float64)
         total += _losses(logits, labels.numpy()).sum()
-        if not total <= limit:  # also NaN
+        if not total / num_examples <= limit:  # also NaN
             break
     if workers is not None:
         total = workers.sum(total)
-    return bool(total <= limit)
+    loss = float(total / num_examples)
+    return loss if loss <= limit else math.inf
 
 
 class Validation(keras.callbacks.Callback):
@@ -104,6 +104,54 @@ class Validation(keras.callbacks.Callback):
         """Measures."""
         if logs is not None:
             logs.update(self._measure())
+
+
+class TargetLoss(keras.callbacks.Callback):
+    """Ends the training after the first epoch at whose end the training loss is low enough.
+
+    The loss is that of the network as it would be saved, on the images that its minimum is measured
+    on: un-augmented, without a confusion set, label smoothing, weight decay and penalty. An epoch's
+    running mean is another: its batches were augmented, normalised by themselves and seen by
+    weights that have changed since. Jiang et al. (2020), section 4, stop at a fixed cross-entropy
+    too.
+
+    Put it after `Checkpoint`, and call `reached` before the first step of a resumed training, which
+    may have died between the two.
+
+    Args:
+        target: where to stop; None trains for all epochs.
+        keep_at: other levels; the network is kept at the end of the first epoch at each of them.
+        measure: from a limit to the loss of the weights as they are, or infinity where it is higher
+            than the limit.
+        keep: keeps the network as it is for one of the levels; called again for the same one when
+            a training is resumed.
+    """
+
+    def __init__(
+        self,
+        target: float | None,
+        keep_at: Sequence[float],
+        measure: Callable[[float], float],
+        keep: Callable[[float], None],
+    ) -> None:
+        super().__init__()
+        self._target = -math.inf if target is None else target
+        self._waiting = list(keep_at)
+        self._measure = measure
+        self._keep = keep
+
+    def reached(self) -> bool:
+        """Keeps the network at the levels that it has reached; whether the target is one."""
+        loss = self._measure(max([self._target, *self._waiting]))
+        for level in [level for level in self._waiting if loss <= level]:
+            self._keep(level)
+            self._waiting.remove(level)
+        return loss <= self._target
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stops, if the target is reached."""
+        if self.reached():
+            self.model.stop_training = True
 
 
 def _sums(logits: np.ndarray, labels: np.ndarray, ks: tuple[int, ...]) -> list[float]:

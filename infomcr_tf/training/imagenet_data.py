@@ -29,6 +29,7 @@ class ImageNetData(RunData):
         self.normalization = imagenet.make_normalization(config.normalization)
         self.image_shape = (config.crop_size, config.crop_size, 3)
         self.num_classes = train.num_classes
+        self.num_measured = len(train_positions)
         self.indices = train_positions
         self._seed = config.seed
 

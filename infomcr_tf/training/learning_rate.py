@@ -5,24 +5,58 @@ from typing import Any
 import keras
 
 from infomcr_tf.models.recipes import Recipe
+from infomcr_tf.regularizer.replicas import read
 
 LEARNING_RATE_SCHEDULES = ("recipe", "plateau", "cosine", "constant")
 
 
-class Plateau(keras.callbacks.ReduceLROnPlateau):
-    """Keras' `ReduceLROnPlateau` that an interrupted run can go on with."""
+# What section 7.1 leaves open about a plateau, besides its length.
+PLATEAU_MIN_DELTA = 1e-4
+PLATEAU_LOWEST = 1e-4
 
-    _STATE = ("best", "wait", "cooldown_counter")
+
+class Plateau(keras.callbacks.ReduceLROnPlateau):
+    """Divides the learning rate by 10 where the training loss L(S, w) has stopped falling.
+
+    The loss is the cross-entropy of the epoch's batches, without label smoothing, weight decay and
+    penalty: a weight decay that still shrinks would hide a plateau. Keras' callback, but for two
+    things: the rate falls at the beginning of the next epoch, so that what is logged at the end of
+    an epoch is the rate it was trained with; and an interrupted training can be resumed.
+
+    Args:
+        learning_rate: the initial one; the rate stays at or above `PLATEAU_LOWEST` times this.
+        patience: epochs without a loss lower than the best by `PLATEAU_MIN_DELTA`.
+    """
+
+    _REMEMBERED = ("best", "wait", "cooldown_counter", "ended_with")
+
+    def __init__(self, learning_rate: float, patience: int) -> None:
+        super().__init__(
+            monitor="cross_entropy", mode="min", factor=0.1, patience=patience,
+            min_delta=PLATEAU_MIN_DELTA, min_lr=PLATEAU_LOWEST * learning_rate,
+        )  # fmt: skip
+        self.ended_with: float | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Judges the epoch that has ended, if that has not been done."""
+        ended_with, self.ended_with = self.ended_with, None
+        if ended_with is not None:
+            super().on_epoch_end(epoch - 1, {self.monitor: ended_with})
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the epoch's loss and logs its learning rate."""
+        self.ended_with = logs[self.monitor]
+        logs["learning_rate"] = read(self.model.optimizer.learning_rate)
 
     def get_state(self) -> dict[str, Any]:
         """What it remembers, as JSON values."""
-        values = {name: getattr(self, name) for name in self._STATE}
-        # Before the first epoch has ended, some versions of Keras have no best value yet.
+        values = {name: getattr(self, name) for name in self._REMEMBERED}
+        # Before the first epoch has ended, there is no best value yet.
         return {name: None if value is None else float(value) for name, value in values.items()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from `get_state`'s answer; call it after `on_train_begin`."""
-        for name in self._STATE:
+        for name in self._REMEMBERED:
             setattr(self, name, state[name])
 
 
@@ -33,26 +67,22 @@ def drop_epochs(recipe: Recipe, epochs: int) -> list[tuple[int, float]]:
 
 def learning_rate_callback(
     schedule: str, *, recipe: Recipe, learning_rate: float, epochs: int, patience: int
-) -> keras.callbacks.Callback | None:
-    """The callback that sets the learning rate at the beginning (`plateau`: at the end) of epochs.
+) -> keras.callbacks.Callback:
+    """The callback that sets the learning rate at the beginning of epochs and logs it at their end.
 
     Args:
         schedule: one of `LEARNING_RATE_SCHEDULES`. "recipe": the architecture's own drops, at the
-            same fractions of the training; "plateau": divided by 10 whenever the training loss has
-            not fallen for `patience` epochs (section 7.1); "cosine": half a cosine down to 0;
-            "constant": none.
+            same fractions of the training; "plateau": see `Plateau` (section 7.1); "cosine": half a
+            cosine down to 0; "constant": always the initial one.
         recipe: of the architecture.
         learning_rate: the initial one.
         epochs: of the training.
         patience: of "plateau".
-
-    Returns:
-        A callback, or None for "constant".
     """
     if schedule == "constant":
-        return None
+        return keras.callbacks.LearningRateScheduler(lambda _: learning_rate)
     if schedule == "plateau":
-        return Plateau(monitor="loss", factor=0.1, patience=patience, min_lr=learning_rate * 1e-4)
+        return Plateau(learning_rate, patience)
     if schedule == "cosine":
         decay = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=epochs)
         return keras.callbacks.LearningRateScheduler(lambda epoch, _: float(decay(epoch)))

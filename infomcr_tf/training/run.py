@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,28 +11,20 @@ import tensorflow as tf
 from infomcr_tf import models
 from infomcr_tf.regularizer import BetaSchedule, FisherRegularizedModel
 from infomcr_tf.regularizer.replicas import AverageReplicas
-from infomcr_tf.storage import replacing
 from infomcr_tf.training.checkpoint import Checkpoint
 from infomcr_tf.training.config import TrainConfig
-from infomcr_tf.training.evaluation import (
-    Validation,
-    evaluate,
-    logits_function,
-    loss_is_at_most,
-)
+from infomcr_tf.training.evaluation import TargetLoss, Validation
 from infomcr_tf.training.kinds import load_data
 from infomcr_tf.training.learning_rate import learning_rate_callback
 from infomcr_tf.training.loop import train
 from infomcr_tf.training.nonfinite import NonFiniteError, NonFiniteGuard
+from infomcr_tf.training.outcome import Outcome
 from infomcr_tf.training.position import Position
 from infomcr_tf.training.run_folder import RunFolder
 from infomcr_tf.training.state import build_metrics
 from infomcr_tf.training.strategy import distribution_strategy
-from infomcr_tf.training.target_loss import TargetLoss
 from infomcr_tf.training.tensorboard import TensorBoard
 from infomcr_tf.training.workers import Workers
-
-_PARTS = ("train", "confusion", "validation", "test")
 
 
 class TrainingRun:
@@ -62,7 +52,8 @@ class TrainingRun:
         self.workers = Workers(self.strategy)
         config.check(self.strategy.num_replicas_in_sync, num_workers=self.workers.share.count)
         if self.workers.is_chief:
-            RunFolder.check_place(config.run_dir or config.default_run_dir)
+            for each in (config, *map(config.kept_at, config.kept_losses)):
+                RunFolder.check_place(each.run_dir or each.default_run_dir)
         self.data = self.workers.chief_first(lambda: load_data(config))
         self.config = config = config.resolve(self.data.num_images)
         self._steps_per_epoch = self.data.num_images // config.batch_size
@@ -71,7 +62,8 @@ class TrainingRun:
         self._guard = NonFiniteGuard(
             config.on_nonfinite, self._describe_step, patience=self._steps_per_epoch
         )
-        self.folder = self._claim_folder() if self.workers.is_chief else None
+        self._outcome = Outcome(self.data, self.workers, self._new_model, self._trained_weights)
+        self.folder = RunFolder.claim(config, **self._about) if self.workers.is_chief else None
 
     def run(self, *, verbose: int | str = "auto") -> dict[str, Any]:
         """Trains, or goes on, until the run is complete.
@@ -102,13 +94,14 @@ class TrainingRun:
         self._train(verbose)
         return self._finish(progress=verbose == 1)
 
-    def _claim_folder(self) -> RunFolder:
-        return RunFolder.claim(
-            self.config,
-            normalization=dataclasses.asdict(self.data.normalization),
-            steps_per_epoch=self._steps_per_epoch,
-            num_parameters=sum(int(w.shape.num_elements()) for w in self._model.trainable_weights),
-        )
+    @property
+    def _about(self) -> dict[str, Any]:
+        weights = self._model.trainable_weights
+        return {
+            "normalization": dataclasses.asdict(self.data.normalization),
+            "steps_per_epoch": self._steps_per_epoch,
+            "num_parameters": sum(int(weight.shape.num_elements()) for weight in weights),
+        }
 
     def _train(self, verbose: int | str) -> None:
         config, model = self.config, self._model
@@ -122,15 +115,14 @@ class TrainingRun:
             steps_per_epoch=self._steps_per_epoch,
         )
         checkpoint.restore(model)
-        if config.target_loss is not None:
-            callbacks.append(TargetLoss(self._at_target_loss))
-            after_an_epoch = checkpoint.position.epoch > 0 and checkpoint.position.step == 0
-            if after_an_epoch and self._at_target_loss():
-                return
+        target = self._target_loss(checkpoint)
+        after_an_epoch = checkpoint.position.epoch > 0 and checkpoint.position.step == 0
+        if target is not None and after_an_epoch and target.reached():
+            return
         if checkpoint.position.epoch == config.epochs:
             return
         callback_list = keras.callbacks.CallbackList(
-            [self._guard, *callbacks, checkpoint],
+            [self._guard, *callbacks, checkpoint, *([] if target is None else [target])],
             add_progbar=verbose != 0,
             model=model,
             verbose=1 if verbose == "auto" else verbose,
@@ -178,7 +170,9 @@ class TrainingRun:
                 fuse_plain_steps=True,
                 allow_tf32=config.allow_tf32,
             )
-        metrics = ["accuracy"]
+        # `loss` holds label smoothing, weight decay and penalty too.
+        cross_entropy = keras.metrics.CategoricalCrossentropy("cross_entropy", from_logits=True)
+        metrics = ["accuracy", cross_entropy]
         if self.data.top_k is not None:
             k = self.data.top_k
             metrics.append(keras.metrics.TopKCategoricalAccuracy(k, name=f"top{k}_accuracy"))
@@ -214,17 +208,6 @@ class TrainingRun:
         trained = self._model.model if self.config.regularize != "never" else self._model
         return trained.get_weights()
 
-    @functools.cached_property
-    def _evaluated(self) -> tuple[keras.Model, Callable[[tf.Tensor], tf.Tensor]]:
-        """A float32 model that is neither compiled nor distributed, and its logits."""
-        model = self._new_model()
-        return model, logits_function(model)
-
-    def _evaluated_now(self) -> tuple[keras.Model, Callable[[tf.Tensor], tf.Tensor]]:
-        """The same with the weights as they are."""
-        self._evaluated[0].set_weights(self._trained_weights())
-        return self._evaluated
-
     def _callbacks(self) -> list[keras.callbacks.Callback]:
         config = self.config
         learning_rate = learning_rate_callback(
@@ -236,9 +219,8 @@ class TrainingRun:
         )
         callbacks = [AverageReplicas()]
         if self.data.evaluation_batches("validation") is not None:
-            callbacks.append(self._validation())
-        if learning_rate is not None:
-            callbacks.append(learning_rate)
+            callbacks.append(Validation(self._outcome.validation_logs))
+        callbacks.append(learning_rate)
         if config.regularize != "never":
             callbacks.append(BetaSchedule(config.regularize, beta=config.beta))
         if self.workers.is_chief:
@@ -259,63 +241,26 @@ class TrainingRun:
     def _one_hot(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return images, tf.one_hot(labels, self.data.num_classes)
 
-    def _validation(self) -> Validation:
-        """Measures the validation images after every epoch, as Keras' `validation_data` does.
+    def _target_loss(self, checkpoint: Checkpoint) -> TargetLoss | None:
+        config = self.config
+        if config.target_loss is None and not config.kept_losses:
+            return None
 
-        Under a strategy Keras cannot: it averages the replicas' parts of the first batch, which may
-        be of different sizes.
-        """
+        def keep(level: float) -> None:
+            folder = None
+            if self.workers.is_chief:
+                folder = RunFolder.claim(config.kept_at(level), **self._about)
+            if self.workers.from_chief(b"kept" if folder and folder.is_complete else None):
+                return
+            if folder is not None:
+                folder.write_history(checkpoint.rows)
+            self._outcome.write(folder)
 
-        def measure() -> dict[str, float]:
-            model, logits_of = self._evaluated_now()
-            found = self._evaluate(logits_of, "validation")
-            decay = float(sum(model.losses)) if model.losses else 0.0
-            logs = {"val_loss": found["loss"] + decay, "val_accuracy": 1 - found["error"]}
-            if self.data.top_k is not None:
-                k = self.data.top_k
-                logs[f"val_top{k}_accuracy"] = 1 - found[f"top{k}_error"]
-            return logs
-
-        return Validation(measure)
-
-    def _at_target_loss(self) -> bool:
-        parts = (
-            self.data.evaluation_batches(part, share=self.workers.share)
-            for part in ("train", "confusion")
-        )
-        return loss_is_at_most(
-            self.config.target_loss,
-            self._evaluated_now()[1],
-            [batches for batches in parts if batches is not None],
-            num_examples=self.data.num_images,
-            workers=self.workers,
-        )
-
-    def _evaluate(
-        self, logits_of: Callable[[tf.Tensor], tf.Tensor], part: str, title: str | None = None
-    ) -> dict[str, Any]:
-        return evaluate(
-            logits_of,
-            self.data.evaluation_batches(part, share=self.workers.share),
-            top_k=self.data.top_k,
-            workers=self.workers,
-            title=title,
-        )
+        return TargetLoss(config.target_loss, config.kept_losses, self._outcome.measured_loss, keep)
 
     def _finish(self, progress: bool) -> dict[str, Any]:
-        model, logits_of = self._evaluated_now()
-        if self.workers.is_chief:
-            with replacing(self.folder.model_path) as temporary:
-                model.save(temporary)
-        result = {
-            part: self._evaluate(logits_of, part, f"evaluating {part} images" if progress else None)
-            for part in _PARTS
-            if self.data.evaluation_batches(part) is not None
-        }
-        if self._guard.counts:
-            result["skipped_steps"] = self._guard.skipped
-        if not self.workers.is_chief:
-            return {}
-        self.folder.write_result(result)
-        self.folder.checkpoint_path.unlink()
+        skipped = {"skipped_steps": self._guard.skipped} if self._guard.counts else {}
+        result = self._outcome.write(self.folder, progress=progress, **skipped)
+        if self.folder is not None:
+            self.folder.checkpoint_path.unlink()
         return result

@@ -18,6 +18,7 @@ class RunData(abc.ABC):
         normalization: of the images, which are uint8 until then.
         image_shape: (height, width, channels) of what the network sees.
         num_classes: K.
+        num_measured: training images without the confusion set.
         indices: int64 [N], where the images of an epoch stand in the data set's training set.
         top_k: the k of a second error that is reported, or None.
     """
@@ -25,6 +26,7 @@ class RunData(abc.ABC):
     normalization: Normalization
     image_shape: tuple[int, int, int]
     num_classes: int
+    num_measured: int
     indices: np.ndarray
     top_k: int | None = None
 

@@ -15,14 +15,14 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from infomcr_tf.model_file import load_model
-from infomcr_tf.storage import is_content, locked, read_json, to_float, write_json
+from infomcr_tf.storage import is_content, locked, read_json, to_float, write_csv, write_json
 from infomcr_tf.training.config import TrainConfig
 from infomcr_tf.training.kinds import config_from_dict, kind_of
 
@@ -171,6 +171,10 @@ class RunFolder:
     def is_complete(self) -> bool:
         """Whether the run has ended."""
         return (self.path / "result.json").exists()
+
+    def write_history(self, rows: Iterable[Mapping[str, float]]) -> None:
+        """Replaces `history.csv`."""
+        write_csv(self.history_path, list(rows))
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes `result.json`, which completes the run."""

@@ -98,8 +98,39 @@ def test_subset_is_the_same_in_every_version(numbered):
     assert splits.confusion.labels.tolist() == PINNED_LABELS
 
 
+def test_every_size_has_its_own_images_where_sets_are_not_nested(numbered):
+    def draw(confusion_size, seed=5):
+        sizes = {"train_size": 10_000, "confusion_size": confusion_size}
+        return data.split_dataset(numbered, **sizes, nested=False, seed=seed)
+
+    splits = [draw(0), draw(1000), draw(2000), draw(2000, seed=6)]
+    splits.append(data.split_dataset(numbered, train_size=10_000, confusion_size=2000, seed=5))
+    for i, one in enumerate(splits):
+        parts = np.concatenate([one.train.indices, one.confusion.indices])
+        assert len(np.unique(parts)) == 10_000 + len(one.confusion)
+        for other in splits[:i]:
+            # Of two random subsets of 10,000 of 50,000, 2,000 images are common on average, with a
+            # standard deviation of 36 (hypergeometric); five of them.
+            common = len(np.intersect1d(one.train.indices, other.train.indices))
+            assert abs(common - 2000) < 180
+    # 1,000 and 2,000 of 50,000: 40 on average.
+    assert len(np.intersect1d(splits[1].confusion.indices, splits[2].confusion.indices)) < 80
+    again = draw(2000)
+    np.testing.assert_array_equal(again.train.indices, splits[2].train.indices)
+    np.testing.assert_array_equal(again.confusion.labels, splits[2].confusion.labels)
+
+
+def test_images_that_are_not_nested_are_the_same_in_every_version(numbered):
+    splits = data.split_dataset(numbered, train_size=5, confusion_size=5, nested=False, seed=0)
+    # RandomState(MT19937(SeedSequence([0, 5, 0, 5, 0]))).permutation(50_000)[:5], sorted.
+    assert splits.train.indices.tolist() == PINNED_OWN_TRAIN
+    assert splits.confusion.labels.tolist() == PINNED_OWN_LABELS
+
+
 PINNED_TRAIN = [28867, 29625, 35402, 35930, 40281]
 PINNED_LABELS = [2, 1, 2, 1, 4]
+PINNED_OWN_TRAIN = [10818, 21638, 27409, 28737, 32156]
+PINNED_OWN_LABELS = [1, 3, 5, 7, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Engines: every item is finished or reported, whatever happens to a worker."""
 
 import functools
+import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -42,8 +44,10 @@ def test_an_interrupt_ends_everything(tmp_path):
 
 def test_without_ray_its_installation_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ValueError, match=r"needs Ray. Install it with: pip install 'infomcr-tf\["):
-        make_engine("ray")
+    message = r"need Ray. Install it with: pip install 'infomcr-tf\["
+    for name in ("ray", "parallel"):
+        with pytest.raises(ValueError, match=message):
+            make_engine(name)
 
 
 @pytest.fixture
@@ -52,6 +56,52 @@ def two_workers():
     ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+def overlap(place, item):
+    """Says when it began and ended, and how many threads TensorFlow has."""
+    import tensorflow as tf
+
+    # A sum that two threads can share; TensorFlow makes its pool when it is first asked.
+    tf.reduce_sum(tf.ones([10])).numpy()
+    threads = os.environ["TF_NUM_INTRAOP_THREADS"]
+    begin = time.time()
+    deadline = begin + 60
+    (place / f"{item}-began").touch()
+    while time.time() < deadline and not all((place / f"{i}-began").exists() for i in (0, 1)):
+        time.sleep(0.05)
+    (place / str(item)).write_text(json.dumps([begin, time.time(), os.getpid(), threads]))
+
+
+def test_parallel_runs_are_at_once_and_share_the_cores_out(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "no-cluster-is-here:6379")
+    monkeypatch.setattr("infomcr_tf.experiments.engines.num_cores", lambda: 6)
+    engine = make_engine("parallel", at_once=2)
+    try:
+        assert dict(engine.map(functools.partial(overlap, tmp_path), [0, 1])) == {0: None, 1: None}
+    finally:
+        ray.shutdown()
+    first, second = (json.loads((tmp_path / str(item)).read_text()) for item in (0, 1))
+    assert max(first[0], second[0]) < min(first[1], second[1])
+    assert len({first[2], second[2], os.getpid()}) == 3
+    assert first[3] == second[3] == "3"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("parallel", {"at_once": 3}, "`--at-once` must be .* at most the number of cores, 2"),
+        ("parallel", {"at_once": 0}, "`--at-once` must be at least 1"),
+        ("parallel", {"gpus": 1}, "`--engine` parallel shares out the CPU"),
+        ("ray", {"at_once": 1}, "`--at-once` needs --engine parallel"),
+        ("local", {"at_once": 1}, "`--at-once` needs --engine parallel"),
+    ],
+)
+def test_what_does_not_fit_an_engine_is_refused(monkeypatch, name, options, message):
+    monkeypatch.setattr("infomcr_tf.experiments.engines.num_cores", lambda: 2)
+    with pytest.raises(ValueError, match=message):
+        make_engine(name, **options)
 
 
 def test_ray_starts_a_run_again_whose_worker_was_killed(two_workers, tmp_path):

@@ -15,7 +15,8 @@ from infomcr_tf.characterization import characterize
 from infomcr_tf.comparison.minimum import DataOptions, Minimum
 from infomcr_tf.experiments import __main__ as command
 from infomcr_tf.experiments import from_flags
-from infomcr_tf.experiments.catalogue import NAMES, Choices, make_part, part_names
+from infomcr_tf.experiments.catalogue import NAMES, SELECTIONS, Choices, make_part, part_names
+from infomcr_tf.experiments.experiment import ends_first
 from infomcr_tf.experiments.presets import PRESETS
 from infomcr_tf.experiments.runner import selected_betas
 from infomcr_tf.experiments.timing import StepTimes
@@ -33,8 +34,9 @@ def test_paper_scenarios_are_those_of_section_7_1(tmp_path):
     confusion, augmentation, batch_size = (
         make_part(f"scenario-{name}", PAPER) for name in ("confusion", "augmentation", "batch-size")
     )
-    assert options(confusion, "confusion_size", "train_size", "augmentation", "batch_size") == [
-        (1000 * k, 10_000, "4-crop-f", 128) for k in range(6)
+    names = ("confusion_size", "train_size", "augmentation", "batch_size", "nested_sets")
+    assert options(confusion, *names) == [
+        (1000 * k, 10_000, "4-crop-f", 128, False) for k in range(6)
     ]
     assert [a for (a,) in options(augmentation, "augmentation")] == [
         "no-aug", "flip-only", "1-crop-f", "4-crop-f",
@@ -83,7 +85,7 @@ def test_every_result_shows_gamma_hat_raw_and_at_equal_loss():
     for name in NAMES:
         for part in part_names(name, PAPER):
             views = make_part(part, PAPER).views
-            assert part == "select-beta" or (
+            assert part in SELECTIONS or (
                 views["equalized"]["equalize_loss"] == 0.005 and "equalize_loss" not in views["raw"]
             )
     assert make_part("table3", PAPER).views["authors"]["protocol"] == "authors"
@@ -112,14 +114,74 @@ def test_experiments_share_runs_that_are_the_same(tmp_path):
     assert moved == paths[2]
 
 
+def test_medium_is_the_papers_setting_on_10_000_images(tmp_path):
+    """Scenario I is the paper's; its run without a confusion set serves everything else."""
+    medium = Choices(preset=PRESETS["medium"])
+    paper, *others = (
+        {run.path for run in make_part(name, choices).runs(tmp_path)}
+        for name, choices in (
+            ("scenario-confusion", PAPER),
+            ("scenario-confusion", medium),
+            ("scenario-augmentation", medium),
+            ("scenario-batch-size", medium),
+            ("table1", medium),
+            ("table3", medium),
+        )
+    )
+    assert others[0] == paper
+    for runs in others[1:]:
+        assert len(runs & paper) == 5
+    for name in ("scenario-augmentation", "scenario-batch-size", "table1", "schedule-ablation"):
+        experiment = make_part(name, medium)
+        assert set(options(experiment, "train_size", "nested_sets")) == {(10_000, False)}
+        same = make_part(name, PAPER)
+        assert [s.title for s in experiment.settings] == [s.title for s in same.settings]
+    # The other networks' recipes are their own.
+    cnn, *_ = make_part("table1", medium).settings
+    assert (cnn.config.model, cnn.config.epochs, cnn.config.schedule) == ("cnn", None, "recipe")
+
+
+def test_beta_for_imagenet_is_selected_in_the_papers_setting(tmp_path):
+    assert part_names("table2", PAPER) == ["select-beta-imagenet", "table2"]
+    assert part_names("table2", Choices(preset=PRESETS["small"])) == ["table2"]
+    assert part_names("table2", Choices(preset=PRESETS["smoke"])) == ["table2"]
+    assert "select-beta-imagenet" in part_names("select-beta", PAPER)
+    grid = make_part("select-beta-imagenet", PAPER)
+    assert [b for (b,) in options(grid, "beta")] == [1, 5, 10, 20, 30, 40, 50, 75, 100]
+    assert set(options(grid, "validation_size", "model")) == {(50_000, "wrn18_1_5")}
+    header = {"kind": "infomcr_tf experiment", "version": 1}
+    rows = [
+        {"group": "imagenet wrn18_1_5", "label": label, "validation_error": error}
+        for label, error in (("1", 40.0), ("20", 38.0), ("50", 39.0))
+    ]
+    write_json(tmp_path / "results.json", {**header, "runs": rows})
+    selected = selected_betas(grid, tmp_path)
+    assert selected == {("imagenet", "wrn18_1_5"): 20.0}
+    table2 = make_part("table2", dataclasses.replace(PAPER, selected=selected))
+    assert table2.settings[1].config.beta == 20
+
+
 def test_small_scenarios_stop_at_one_training_loss():
     for name in ("confusion", "augmentation", "batch-size"):
         experiment = make_part(f"scenario-{name}", Choices(preset=PRESETS["small"]))
-        assert {t for (t,) in options(experiment, "target_loss")} == {0.01}
-        assert experiment.num_seeds >= 2
-        higher = Choices(preset=PRESETS["small"], target_loss=0.2)
-        experiment = make_part(f"scenario-{name}", higher)
-        assert {t for (t,) in options(experiment, "target_loss")} == {0.2}
+        assert set(options(experiment, "target_loss", "kept_losses")) == {(2e-4, (0.01, 0.001))}
+        assert experiment.num_seeds == 5
+        for target, kept in ((0.005, (0.01,)), (0.2, ())):
+            higher = Choices(preset=PRESETS["small"], target_loss=target)
+            experiment = make_part(f"scenario-{name}", higher)
+            assert set(options(experiment, "target_loss", "kept_losses")) == {(target, kept)}
+    for name in ("table1", "table3", "schedule-ablation"):
+        experiment = make_part(name, Choices(preset=PRESETS["small"]))
+        assert {k for (k,) in options(experiment, "kept_losses")} == {(0.01, 0.001, 2e-4)}
+
+
+def test_the_ends_of_a_variable_are_worked_on_first(tmp_path):
+    runs = make_part("scenario-confusion", PAPER).runs(tmp_path)
+    order = [(run.config.seed, run.config.confusion_size) for run in ends_first(runs)]
+    assert order[:6] == [(0, 1000 * k) for k in (0, 5, 2, 1, 3, 4)]
+    assert sorted(order) == [(run.config.seed, run.config.confusion_size) for run in runs]
+    for count in range(9):
+        assert sorted(ends_first(runs[:count]), key=runs.index) == runs[:count]
 
 
 def test_another_training_size_changes_confusion_sets_in_proportion():
@@ -163,7 +225,7 @@ def test_smoke_scenario_leaves_ordinary_runs_and_results(scenario):
     place = out / "scenario-confusion"
     assert {path.name for path in place.iterdir()} == {
         "results.json", "results.csv", "table.csv", "table.md", "report.html",
-        "figure.png", "figure.svg",
+        "figure.png", "figure.svg", "levels.md", "levels.csv",
     }  # fmt: skip
     rows = json.loads((place / "results.json").read_text())["runs"]
     assert [row["label"] for row in rows] == ["0", "25"]
@@ -181,6 +243,24 @@ def test_smoke_scenario_leaves_ordinary_runs_and_results(scenario):
         # The recipe's value, which the preset leaves open.
         assert f"learning_rate = {folder.config.learning_rate}" in report
         assert row["distance_from_initialization"] < row["parameter_norm"]
+
+
+def test_networks_that_were_kept_on_the_way_are_measured(scenario):
+    out, _ = scenario
+    place = out / "scenario-confusion"
+    with (place / "levels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["level"], row["label"]) for row in rows] == [("1.5", "0"), ("1.5", "25")]
+    final = json.loads((place / "results.json").read_text())["runs"]
+    for row, last in zip(rows, final, strict=True):
+        assert row["run"] == f"{last['run']}-at-1.5"
+        assert last["train_loss"] <= 0.3 < float(row["train_loss"]) <= 1.5
+        assert int(row["epochs"]) < last["epochs"]
+        minimum = Minimum.open(out / "runs" / row["run"], DataOptions())
+        sizes = {"num_trials": 2, "num_samples": 10, "metrics": "gamma_hat", "progress": False}
+        report = characterize(minimum.model, minimum.x, minimum.y, **sizes)
+        assert float(row["gamma_hat"]) == report.gamma_hat
+    assert "## At a training loss of 1.5" in (place / "levels.md").read_text()
 
 
 def test_the_same_command_computes_nothing_again(scenario, monkeypatch):

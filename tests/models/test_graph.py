@@ -154,18 +154,29 @@ def test_no_bias_with_batch_norm_and_its_constants(graph, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_he_initialisation(build, name):
+def test_initialisation_is_that_of_the_authors_code(build, name):
+    """By moments: the plain network He et al.'s fan-in, the others fan-out and a uniform head."""
     for layer in build(name).layers:
-        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
-            kernel = np.asarray(layer.kernel, np.float64)
-            fan_in = np.prod(kernel.shape[:-1])
-            # The standard deviation estimated from n normal values has a relative standard error
-            # of 1 / sqrt(2 n), a truncated normal's is smaller; five of them.
-            np.testing.assert_allclose(
-                np.sqrt((kernel**2).mean()), np.sqrt(2 / fan_in), rtol=5 / np.sqrt(2 * kernel.size)
-            )
-            if layer.use_bias:
-                np.testing.assert_array_equal(layer.bias, 0)
+        if not isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+            continue
+        kernel = np.asarray(layer.kernel, np.float64)
+        fan_in = kernel[..., 0].size
+        fan_out = kernel.size // kernel.shape[-2]
+        uniform = name != "cnn" and isinstance(layer, keras.layers.Dense)
+        variance = 2 / (fan_in if name == "cnn" else fan_out)
+        kurtosis = 3.0
+        if uniform:
+            variance, kurtosis = 1 / (3 * fan_in), 1.8
+            assert np.abs(kernel).max() <= 1 / np.sqrt(fan_in)
+        # The mean of n squares has a relative standard error of sqrt((kurtosis - 1) / n); five.
+        np.testing.assert_allclose(
+            (kernel**2).mean(), variance, rtol=5 * np.sqrt((kurtosis - 1) / kernel.size)
+        )
+        if not uniform:
+            # A truncated normal would end at about 2.3 of its standard deviations.
+            assert kernel.size < 10_000 or np.abs(kernel).max() > 3 * np.sqrt(variance)
+        if layer.use_bias:
+            np.testing.assert_array_equal(layer.bias, 0)
 
 
 def test_strided_convolutions_are_centred_on_the_pixels_that_the_shortcut_keeps(build):

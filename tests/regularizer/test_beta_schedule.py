@@ -96,6 +96,18 @@ class TestInFit:
         history = self.epochs(wrapper, [BetaSchedule(), plateau])
         assert history["beta"] == [0, 0, 8, 8]
 
+    def test_logs_the_rate_of_the_epoch_though_the_next_one_has_been_set(self, wrapper):
+        wrapper.optimizer.learning_rate = 1e-12
+        plateau = keras.callbacks.ReduceLROnPlateau("loss", 0.1, patience=1, min_delta=1)
+        used = []
+
+        class Record(keras.callbacks.Callback):
+            def on_train_batch_begin(self, batch, logs=None):
+                used.append(float(self.model.optimizer.learning_rate))
+
+        history = self.epochs(wrapper, [Record(), plateau, BetaSchedule()])
+        assert history["learning_rate"] == used == pytest.approx([1e-12, 1e-12, 1e-13, 1e-14])
+
     def test_learning_rate_schedule_within_an_epoch(self):
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         wrapper = FisherRegularizedModel(model, num_sub_batches=1)

@@ -42,7 +42,7 @@ def test_given_values_win_over_the_recipe():
 def test_resolving_leaves_nothing_open_but_places_and_devices():
     resolved = dataclasses.asdict(CifarConfig(dataset="digits", model="cnn").resolve(1437))
     open_ = {name for name, value in resolved.items() if value is None}
-    assert open_ == {"data_dir", "train_size", "target_loss", "gpus", "virtual_devices"}
+    assert open_ == {"data_dir", "train_size", "target_loss", "keep_at", "gpus", "virtual_devices"}
     assert resolved["augmentation"] == "no-aug"  # a mirrored digit is another one
 
 

@@ -27,6 +27,7 @@ VALUES = {
     "regularize": "011", "alpha": 0.5, "beta": 2.5, "num_sub_batches": 6, "data_term": "batch",
     "seed": 17, "gpus": 0, "virtual_devices": 2, "estimator": "hessian_vector",
     "allow_tf32": True, "mixed_precision": True, "jit_compile": True, "target_loss": 0.5,
+    "keep_at": "1.0,0.75", "nested_sets": False,
     "save_every": "7", "on_nonfinite": "skip", "deterministic": False,
 }  # fmt: skip
 
@@ -116,7 +117,7 @@ def test_seed_and_augmentation_reach_the_batches(started, tmp_path):
 def test_plateau_uses_the_patience(started):
     run = started(dataset="digits", model="cnn", schedule="plateau", patience=3)
     plateau = run._callbacks()[1]
-    assert (plateau.patience, plateau.factor, plateau.monitor) == (3, 0.1, "loss")
+    assert (plateau.patience, plateau.factor, plateau.monitor) == (3, 0.1, "cross_entropy")
 
 
 def test_help_explains_every_flag_in_groups(capsys):
