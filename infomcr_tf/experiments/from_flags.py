@@ -6,7 +6,8 @@ from pathlib import Path
 
 from infomcr_tf.arguments import check_choice, check_integer
 from infomcr_tf.command_line.options import Parser
-from infomcr_tf.experiments.catalogue import NAMES, Choices, make_part, part_names
+from infomcr_tf.experiments.catalogue import NAMES, make_part, part_names
+from infomcr_tf.experiments.choices import Choices
 from infomcr_tf.experiments.engines import ENGINES, make_engine
 from infomcr_tf.experiments.presets import PRESETS
 from infomcr_tf.experiments.runner import print_plan, run_experiment
@@ -67,9 +68,11 @@ def _parser(prog: str, description: str) -> Parser:
     )  # fmt: skip
     add("--seeds", type=int, metavar="INT", help="runs of each setting (default: the preset's)")
     add(
-        "--beta", type=float, metavar="FLOAT",
-        help="weight of the penalty (default: selected with the presets paper and smoke, else 10)",
+        "--beta", type=float, nargs="+", default=(), metavar="FLOAT",
+        help="weight of the penalty (default: selected, with the preset small 10); tables may have "
+        "several",
     )  # fmt: skip
+    add("--model", metavar="NAME", help="tables: only this architecture (default: the preset's)")
     add(
         "--target-loss", type=float, metavar="FLOAT",
         help="scenarios: stop each run at this training cross-entropy (default: the preset's)",
@@ -102,7 +105,8 @@ def _choices(flags: object) -> Choices:
     return Choices(
         preset=PRESETS[flags.preset],
         num_seeds=flags.seeds,
-        beta=flags.beta,
+        betas=tuple(flags.beta),
+        model=flags.model,
         target_loss=flags.target_loss,
         train_size=flags.train_size,
         places=places,

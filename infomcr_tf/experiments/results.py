@@ -42,6 +42,7 @@ COLUMNS = (
 METRICS = (
     ("gamma_hat", "gamma_hat"),
     ("gamma_hat_equalized", "gamma_hat at equal loss"),
+    ("gamma_hat_authors", "gamma_hat, authors' code"),
     ("spectral_radius", "spectral radius"),
     ("frobenius_norm", "Frobenius norm"),
     ("robustness", "robustness"),

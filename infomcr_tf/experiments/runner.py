@@ -10,7 +10,8 @@ from typing import Any
 
 import keras
 
-from infomcr_tf.experiments.catalogue import SELECTIONS, Choices, make_part, part_names
+from infomcr_tf.experiments.catalogue import SELECTIONS, make_part, part_names
+from infomcr_tf.experiments.choices import Choices
 from infomcr_tf.experiments.engines import Engine
 from infomcr_tf.experiments.experiment import Experiment, Run, ends_first, identity
 from infomcr_tf.experiments.figures import draw_figures, save_figures

@@ -1,0 +1,77 @@
+"""What a user may change about a preset, and what is measured at its minima."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from infomcr_tf.experiments.presets import Preset
+
+# The metrics that follow from xi.
+XI_METRICS = ("gamma_hat", "spectral_radius", "frobenius_norm", "trace", "rank")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What a user may change about a preset.
+
+    Attributes:
+        preset: the size.
+        num_seeds: in place of the preset's.
+        betas: in place of a selected one; several make one setting of a table each.
+        model: tables: only this architecture of the preset's.
+        target_loss: in place of the preset's, where the runs of the scenarios stop.
+        train_size: in place of the preset's, training images of the scenarios; the confusion sets
+            change in proportion.
+        places: options of the training scripts that say where data lies and on what to compute.
+        imagenet_places: the same for ImageNet.
+        selected: (data set, architecture) -> selected beta, as far as it is known; the preset's
+            beta stands in where it is not.
+    """
+
+    preset: Preset
+    num_seeds: int | None = None
+    betas: tuple[float, ...] = ()
+    model: str | None = None
+    target_loss: float | None = None
+    train_size: int | None = None
+    places: dict[str, Any] = dataclasses.field(default_factory=dict)
+    imagenet_places: dict[str, Any] = dataclasses.field(default_factory=dict)
+    selected: Mapping[tuple[str, str], float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def selects_beta(self) -> bool:
+        """Whether beta is selected on a validation set."""
+        return self.preset.selects_beta and not self.betas
+
+    @property
+    def seeds(self) -> int:
+        """Runs of each setting of a scenario."""
+        return self.num_seeds or self.preset.seeds
+
+    @property
+    def table_seeds(self) -> int:
+        """Runs of each other setting on CIFAR."""
+        return self.num_seeds or self.preset.table_seeds
+
+
+def measured_views(
+    preset: Preset, *, metrics: str | tuple[str, ...] = "all"
+) -> dict[str, dict[str, Any]]:
+    """gamma_hat raw, at equal loss and by the authors' code; the others are the first view's."""
+    samples = {name: preset.measurement[name] for name in ("num_trials", "num_samples")}
+    first = preset.measurement if metrics == "all" else samples
+    own = {**samples, "metrics": "gamma_hat"}
+    return {
+        "raw": {**first, "metrics": metrics},
+        "equalized": {**own, "equalize_loss": preset.equalize_loss},
+        "authors": {**own, "protocol": "authors"},
+    }
+
+
+def level_views(preset: Preset) -> dict[str, dict[str, Any]]:
+    """What is measured at networks kept on the way."""
+    equalized = {"metrics": "gamma_hat", "equalize_loss": preset.equalize_loss}
+    return {
+        "raw": {**preset.level_measurement, "metrics": XI_METRICS},
+        "equalized": {**preset.level_measurement, **equalized},
+    }
