@@ -271,7 +271,7 @@ def markdown(lines: list[dict[str, Any]]) -> str:
 
 
 def draw(lines: list[dict[str, Any]]) -> Figure:
-    """Share of pairs ordered as the test error: a panel per scenario, a line per variant."""
+    """Shard of pairs ordered as the test error: a panel per scenario, a line per variant."""
     scenarios = list(dict.fromkeys(line["scenario"] for line in lines))
     variants = list(dict.fromkeys(line["variant"] for line in lines))
     families = list(dict.fromkeys(line["family"] for line in lines))

@@ -1,7 +1,7 @@
 """How many cores does ImageNet's input pipeline need to feed a GPU?
 
 Images per second of one core = images over the processor time (of all threads) that
-`infomcr_tf.data.imagenet.training_dataset` takes for them: a figure that does not depend on how
+`infomcr_tf.data.imagenet.training_crops` takes for them: a figure that does not depend on how
 many cores there are or who else uses them. Beside it, the cores for the paper's regularised step of
 WRN-18-1.5 (285.6 ms for 128 images) and for a GPU ten times as fast; and what JPEG costs and saves
 against PNG. Prints JSON.
@@ -39,7 +39,8 @@ def main():
     source = imagenet.open_source(data_dir=arguments.data_dir, manual_dir=arguments.manual_dir)
     images = imagenet.resize_once(source, source.home / "resized")["train"]
     rates = {
-        name: rate_of_a_core(images, name, arguments.batches) for name in imagenet.AUGMENTATIONS
+        name: rate_of_a_core(images, name, arguments.batches)
+        for name in imagenet.IMAGENET_AUGMENTATIONS
     }
     needed = BATCH / PAPER_STEP
     result = {
@@ -62,13 +63,13 @@ def main():
 def rate_of_a_core(images, augmentation, batches, repeats=3):
     """Median over `repeats` of images per second of processor time."""
     stream = iter(
-        imagenet.training_dataset(
+        imagenet.training_crops(
             images,
             np.arange(len(images)),
             batch_size=BATCH,
             crop_size=114,
             augmentation=augmentation,
-            normalization=imagenet.make_normalization("mean"),
+            normalization=imagenet.imagenet_normalization("mean"),
             seed=0,
         )
     )

@@ -10,8 +10,9 @@ and Regularization" (ICML 2020).
 - The paper's networks and data: `models`, `data`.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from infomcr_tf.lazy import lazy_names
 
 if TYPE_CHECKING:
     from infomcr_tf import data, models
@@ -49,7 +50,7 @@ __all__ = [
     "models",
 ]
 
-_PACKAGES = {
+_NAMES = {
     "characterization": (
         "CharacterizeCallback",
         "MinimumReport",
@@ -66,16 +67,11 @@ _PACKAGES = {
         "fisher_penalty",
     ),
 }
-
-
-def __getattr__(name: str) -> Any:
-    # Importing TensorFlow takes seconds and prints; a name is imported when it is first used.
-    if name in ("data", "models"):
-        return importlib.import_module(f"{__name__}.{name}")
-    for package, names in _PACKAGES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{package}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {name: f"{__name__}.{package}:{name}" for package, names in _NAMES.items() for name in names}
+    | {package: f"{__name__}.{package}" for package in ("data", "models")},
+)
 
 
 def __dir__() -> list[str]:

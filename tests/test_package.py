@@ -13,7 +13,15 @@ from infomcr_tf import commands
 from infomcr_tf.commands import COMMANDS
 
 # Folders that a folder may import from, besides the leaves: single modules that everything may use.
-LEAVES = {"arguments", "storage", "model_file", "precision", "normalization_kernels"}
+LEAVES = {
+    "arguments",
+    "lazy",
+    "registry",
+    "storage",
+    "model_file",
+    "precision",
+    "normalization_kernels",
+}
 ALLOWED = {
     "command_line": set(),
     "data": set(),

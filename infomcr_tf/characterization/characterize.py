@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from infomcr_tf.characterization.device_pool import resolve_devices, spread
-from infomcr_tf.characterization.finished_trials import Checkpoint, fingerprint
+from infomcr_tf.characterization.finished_trials import FinishedTrials, fingerprint
 from infomcr_tf.characterization.report import MinimumReport, to_arrays
 from infomcr_tf.characterization.robustness import RobustnessBlocks, pool_blocks
 from infomcr_tf.characterization.settings import resolve_settings
@@ -163,7 +163,7 @@ class Measurement:
         identity = None
         if checkpoint is not None:
             identity = fingerprint(self.model, self._x, self._labels, settings)
-        state = Checkpoint(checkpoint, identity)
+        state = FinishedTrials(checkpoint, identity)
         try:
             # TensorFloat-32 would leave three digits of J.
             with float32_precision():
@@ -179,7 +179,7 @@ class Measurement:
         return report
 
     def _run(
-        self, kind: type, results: dict, items: range, state: Checkpoint, progress: bool
+        self, kind: type, results: dict, items: range, state: FinishedTrials, progress: bool
     ) -> None:
         """Fills in the results that are missing."""
         todo = [item for item in items if item not in results]
@@ -204,7 +204,7 @@ class Measurement:
             )
         return self._workers[kind, device]
 
-    def _report(self, state: Checkpoint) -> MinimumReport:
+    def _report(self, state: FinishedTrials) -> MinimumReport:
         settings = self._settings
         trials = {}
         if settings.trial_metrics:

@@ -19,7 +19,7 @@ _VERSION = 1
 _SECONDS_BETWEEN_WRITES = 5.0
 
 
-class Checkpoint:
+class FinishedTrials:
     """The finished trials and blocks of the robustness metric, in memory and, with a path, on disk.
 
     A file is used only if it was written with the same settings for the same weights and data; the

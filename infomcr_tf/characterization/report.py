@@ -150,7 +150,7 @@ class MinimumReport:
 
     @property
     def train_accuracy(self) -> float | None:
-        """Share of the drawn examples that is classified correctly."""
+        """Shard of the drawn examples that is classified correctly."""
         return self._mean("train_accuracy")
 
     @property

@@ -1,7 +1,8 @@
 """Several trained minima side by side: their metrics as a table and as pictures."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from infomcr_tf.lazy import lazy_names
 
 if TYPE_CHECKING:
     from infomcr_tf.comparison.comparison import ComparisonOptions, compare
@@ -9,16 +10,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ComparisonOptions", "DataOptions", "Minimum", "compare"]
 
-_MODULES = {
-    "ComparisonOptions": "comparison",
-    "DataOptions": "minimum",
-    "Minimum": "minimum",
-    "compare": "comparison",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # A name is imported when it is first used, so that a command line can start TensorFlow quietly.
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+# A command line can start TensorFlow quietly, after it has imported this.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "ComparisonOptions": f"{__name__}.comparison:ComparisonOptions",
+        "DataOptions": f"{__name__}.minimum:DataOptions",
+        "Minimum": f"{__name__}.minimum:Minimum",
+        "compare": f"{__name__}.comparison:compare",
+    },
+)

@@ -9,9 +9,8 @@ import numpy as np
 
 from infomcr_tf.characterization import PROTOCOLS, MinimumReport, characterize
 from infomcr_tf.command_line.options import Options, option
-from infomcr_tf.comparison.comparison_plot import plot_comparison
 from infomcr_tf.comparison.minimum import Minimum
-from infomcr_tf.comparison.training_plot import plot_training
+from infomcr_tf.comparison.plots import plot_comparison, plot_training
 from infomcr_tf.storage import write_csv, write_json
 
 _SAMPLES = "samples and metrics (sections 5.3 and 7.1, appendix D)"

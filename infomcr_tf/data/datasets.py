@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infomcr_tf.arguments import check_choice
-from infomcr_tf.data.examples import ImageDataset
+from infomcr_tf.data.image_dataset import ImageDataset
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds

@@ -11,11 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.arguments import check_choice
-from infomcr_tf.data.examples import as_array, check_images
+from infomcr_tf.data.image_dataset import as_array, check_images
 
 NORMALIZATIONS = ("computed", "cifar")
 
 _CHUNK = 1024  # images converted to float64 at a time
+# Channel statistics of ImageNet's training images in [0, 1], as fb.resnet.torch states them.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+IMAGENET_NORMALIZATIONS = ("mean", "mean-std")
 
 
 def _finite_numbers(values: Any) -> tuple[float, ...]:
@@ -136,3 +141,23 @@ def _pixels(images: np.ndarray) -> Iterator[np.ndarray]:
     """The pixels, float64 [n, C], of some images at a time."""
     for start in range(0, len(images), _CHUNK):
         yield images[start : start + _CHUNK].astype(np.float64).reshape(-1, images.shape[-1])
+
+
+def imagenet_normalization(name: str) -> Normalization:
+    """The normalisation called `name`, of images in 0..255.
+
+    Args:
+        name: `"mean"`: x / 255 - mean, appendix E's "mean channels subtraction"; `"mean-std"`:
+            divided by the channels' deviations too, as fb.resnet.torch does.
+
+    Raises:
+        ValueError: if `name` is unknown.
+    """
+    scales = (
+        (1.0, 1.0, 1.0)
+        if check_choice("name", name, IMAGENET_NORMALIZATIONS) == "mean"
+        else _IMAGENET_STD
+    )
+    return Normalization(
+        tuple(255.0 * mean for mean in _IMAGENET_MEAN), tuple(255.0 * scale for scale in scales)
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,7 +13,7 @@ from infomcr_tf.data.augmentation import stream_seed
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class Shard:
     """The part of every batch, or of a set to evaluate, that is one worker's.
 
     Attributes:
@@ -27,7 +29,23 @@ class Share:
         return slice(size * self.index // self.count, size * (self.index + 1) // self.count)
 
 
-WHOLE = Share()
+WHOLE = Shard()
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """The step that comes next.
+
+    Attributes:
+        epoch: from 0.
+        step: in the epoch, from 0.
+    """
+
+    epoch: int = 0
+    step: int = 0
+
+
+START = Position()
 
 
 def shuffled_batches(
@@ -37,7 +55,7 @@ def shuffled_batches(
     seed: int,
     start_epoch: int = 0,
     start_step: int = 0,
-    share: Share = WHOLE,
+    shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
     """An endless stream of batches of positions; see `training_dataset`.
 
@@ -47,7 +65,7 @@ def shuffled_batches(
         seed: integer >= 0.
         start_epoch: first epoch, from 0.
         start_step: first step in it, from 0, less than N // B.
-        share: whose part of each batch to give.
+        shard: whose part of each batch to give.
 
     Returns:
         A dataset of (epoch, positions), int64 scalar and int64 [B / workers].
@@ -70,12 +88,12 @@ def shuffled_batches(
             f"`start_step` should be less than the {steps} steps of an epoch. "
             f"Received: {start_step}"
         )
-    if batch_size % share.count:
+    if batch_size % shard.count:
         raise ValueError(
-            f"`batch_size` should be divisible by the number of workers, {share.count}. "
+            f"`batch_size` should be divisible by the number of workers, {shard.count}. "
             f"Received: {batch_size}"
         )
-    own = share.slice(batch_size)
+    own = shard.slice(batch_size)
 
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
@@ -94,8 +112,20 @@ def one_by_one(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.map(lambda epoch, own: (tf.fill(tf.shape(own), epoch), own)).unbatch()
 
 
+def batched(
+    positions: tf.data.Dataset,
+    example: Callable[..., Any],
+    batch_size: int,
+    *,
+    drop_remainder: bool = False,
+) -> tf.data.Dataset:
+    """Batches of the examples that `example` makes of `positions`, in that order, prefetched."""
+    dataset = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return finished(dataset.batch(batch_size, drop_remainder=drop_remainder))
+
+
 def finished(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Prefetches; and shares examples, not files, out to the replicas of a strategy."""
+    """Prefetches; and distributes examples, not files, over the replicas of a strategy."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)

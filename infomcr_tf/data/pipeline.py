@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from infomcr_tf.arguments import check_choice, check_integer
 from infomcr_tf.data.augmentation import AUGMENTATIONS, augment, image_seed
-from infomcr_tf.data.examples import check_examples
+from infomcr_tf.data.image_dataset import check_labelled_images
 from infomcr_tf.data.normalization import Normalization
-from infomcr_tf.data.order import WHOLE, Share, finished, one_by_one, shuffled_batches
+from infomcr_tf.data.order import WHOLE, Shard, batched, finished, one_by_one, shuffled_batches
 
 
 def training_dataset(
@@ -22,7 +22,7 @@ def training_dataset(
     seed: int,
     start_epoch: int = 0,
     start_step: int = 0,
-    share: Share = WHOLE,
+    shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
     """An endless stream of shuffled, augmented, normalised batches.
 
@@ -41,15 +41,15 @@ def training_dataset(
         seed: integer >= 0.
         start_epoch: first epoch, from 0.
         start_step: first step in it, from 0, less than N // B.
-        share: where several workers train, whose part of each batch to give.
+        shard: where several workers train, whose part of each batch to give.
 
     Returns:
-        A dataset of (float32 [B, H, W, C], int32 [B]); B / workers examples for a share.
+        A dataset of (float32 [B, H, W, C], int32 [B]); B / workers examples for a shard.
 
     Raises:
         ValueError: if an argument is not as described.
     """
-    images, labels = check_examples(images, labels)
+    images, labels = check_labelled_images(images, labels)
     check_choice("augmentation", augmentation, AUGMENTATIONS)
     batches = shuffled_batches(
         len(images),
@@ -57,7 +57,7 @@ def training_dataset(
         seed=seed,
         start_epoch=start_epoch,
         start_step=start_step,
-        share=share,
+        shard=shard,
     )
     normalization.apply(images[:1])  # fails here, not in a graph, where the channels differ
     with tf.device("CPU:0"):
@@ -67,9 +67,7 @@ def training_dataset(
         image = normalization.apply(images[index])
         return augment(image, augmentation, image_seed(seed, epoch, index)), labels[index]
 
-    dataset = one_by_one(batches)
-    dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return finished(dataset.batch(batch_size // share.count, drop_remainder=True))
+    return batched(one_by_one(batches), example, batch_size // shard.count, drop_remainder=True)
 
 
 def evaluation_dataset(
@@ -89,7 +87,7 @@ def evaluation_dataset(
     Raises:
         ValueError: if an argument is not as described.
     """
-    images, labels = check_examples(images, labels)
+    images, labels = check_labelled_images(images, labels)
     batch_size = check_integer("batch_size", batch_size, minimum=1)
     normalization.apply(images[:1])
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from infomcr_tf.arguments import check_integer
-from infomcr_tf.data.examples import ImageDataset
+from infomcr_tf.data.image_dataset import ImageDataset
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -63,7 +63,7 @@ class FisherRegularizedModel(keras.Model):
         every: Apply the penalty every k-th step only, multiplied by k (Liu et al., "Towards
             efficient and scalable sharpness-aware minimization", CVPR 2022, space SAM's second
             pass so).
-        fraction: Share of the sub-batches, drawn anew every step, that the penalty is computed
+        fraction: Shard of the sub-batches, drawn anew every step, that the penalty is computed
             from: an unbiased estimate of R_alpha at a lower cost. At least one is used.
         fuse_plain_steps: Whether BatchNorm is computed by TensorFlow's fused kernel at `beta = 0`
             too: such a step takes less time than Keras' (docs/benchmarks.md), and equals it up to

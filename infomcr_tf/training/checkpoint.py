@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from infomcr_tf.data.order import Position
 from infomcr_tf.storage import replacing
-from infomcr_tf.training.position import Interval, Position
+from infomcr_tf.training.interval import Interval
 from infomcr_tf.training.run_folder import DamagedRunError, RunFolder
 from infomcr_tf.training.state import all_variables
 from infomcr_tf.training.workers import Workers

@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf import data
-from infomcr_tf.data import WHOLE, Examples, Normalization, Share, Splits
+from infomcr_tf.data import WHOLE, Examples, Normalization, Shard, Splits
+from infomcr_tf.data.order import START, Position
 from infomcr_tf.training.cifar_config import CifarConfig
-from infomcr_tf.training.position import START, Position
 from infomcr_tf.training.run_data import RunData, draw_number
 
 
@@ -49,7 +49,7 @@ class CifarData(RunData):
         return cls(splits, normalization, config.seed)
 
     def training_batches(
-        self, config: CifarConfig, *, start: Position = START, share: Share = WHOLE
+        self, config: CifarConfig, *, start: Position = START, shard: Shard = WHOLE
     ) -> tf.data.Dataset:
         """See `RunData`."""
         return data.training_dataset(
@@ -61,17 +61,17 @@ class CifarData(RunData):
             seed=config.seed,
             start_epoch=start.epoch,
             start_step=start.step,
-            share=share,
+            shard=shard,
         )
 
     def evaluation_batches(
-        self, part: str, *, batch_size: int = 256, share: Share = WHOLE
+        self, part: str, *, batch_size: int = 256, shard: Shard = WHOLE
     ) -> tf.data.Dataset | None:
         """See `RunData`."""
         examples: Examples = getattr(self.splits, part)
         if not len(examples):
             return None
-        own = share.slice(len(examples))
+        own = shard.slice(len(examples))
         empty = own.start == own.stop  # more workers than images
         batches = data.evaluation_dataset(
             examples.images[:1] if empty else examples.images[own],

@@ -8,9 +8,9 @@ from infomcr_tf.models import ARCHITECTURES
 from infomcr_tf.models.recipes import RECIPES, Recipe
 from infomcr_tf.regularizer import DATA_TERMS, SCHEDULES
 from infomcr_tf.regularizer.penalty import ESTIMATORS
+from infomcr_tf.training.interval import Interval
 from infomcr_tf.training.learning_rate import LEARNING_RATE_SCHEDULES, drop_epochs
 from infomcr_tf.training.nonfinite import ON_NONFINITE
-from infomcr_tf.training.position import Interval
 
 TRAINING_GROUP = "model and optimisation (default: the architecture's own recipe)"
 _PENALTY = "regulariser (section 6, Algorithm 1)"

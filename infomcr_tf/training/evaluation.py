@@ -36,7 +36,7 @@ def evaluate(
         batches: a finite data set of (normalised images, integer labels), at least one example;
             the last batch may be smaller.
         top_k: also count the examples whose label is not among the k highest logits.
-        workers: where several workers have a share of the examples each, who they are.
+        workers: where several workers have a shard of the examples each, who they are.
         title: of a progress bar; None for none.
 
     Returns:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from infomcr_tf.command_line.options import option
-from infomcr_tf.data.imagenet import AUGMENTATIONS, NORMALIZATIONS
+from infomcr_tf.data.imagenet import IMAGENET_AUGMENTATIONS, IMAGENET_NORMALIZATIONS
 from infomcr_tf.models import ARCHITECTURES
 from infomcr_tf.training.config import TRAINING_GROUP, TrainConfig
 
@@ -68,14 +68,14 @@ class ImageNetConfig(TrainConfig):
         "Augmentation of appendix E (default: standard: crop, flip, colours, lighting).",
         group=_DATA,
         type=str,
-        choices=AUGMENTATIONS,
+        choices=IMAGENET_AUGMENTATIONS,
     )
     normalization: str = option(
         "mean",
         "Mean subtraction, or division by the channels' deviations too.",
         group=_DATA,
         type=str,
-        choices=NORMALIZATIONS,
+        choices=IMAGENET_NORMALIZATIONS,
     )
     model: str = option(
         "wrn18_1_5",

@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.data import WHOLE, Examples, Share, imagenet, shuffled_positions
+from infomcr_tf.data import WHOLE, Examples, Shard, imagenet, shuffled_positions
+from infomcr_tf.data.order import START, Position
 from infomcr_tf.training.imagenet_config import ImageNetConfig
-from infomcr_tf.training.position import START, Position
 from infomcr_tf.training.run_data import RunData, draw_number
 
 # As float32 crops of 114 x 114 they take 1.6 GB.
@@ -26,7 +26,7 @@ class ImageNetData(RunData):
             "validation": (train, validation_positions),
             "test": (test, np.arange(len(test))),
         }
-        self.normalization = imagenet.make_normalization(config.normalization)
+        self.normalization = imagenet.imagenet_normalization(config.normalization)
         self.image_shape = (config.crop_size, config.crop_size, 3)
         self.num_classes = train.num_classes
         self.num_measured = len(train_positions)
@@ -50,11 +50,11 @@ class ImageNetData(RunData):
         return cls(imagenet.resize_once(source, cache_dir, image_size=config.image_size), config)
 
     def training_batches(
-        self, config: ImageNetConfig, *, start: Position = START, share: Share = WHOLE
+        self, config: ImageNetConfig, *, start: Position = START, shard: Shard = WHOLE
     ) -> tf.data.Dataset:
         """See `RunData`."""
         images, positions = self._parts["train"]
-        return imagenet.training_dataset(
+        return imagenet.training_crops(
             images,
             positions,
             batch_size=config.batch_size,
@@ -64,19 +64,19 @@ class ImageNetData(RunData):
             seed=config.seed,
             start_epoch=start.epoch,
             start_step=start.step,
-            share=share,
+            shard=shard,
         )
 
     def evaluation_batches(
-        self, part: str, *, batch_size: int = 256, share: Share = WHOLE
+        self, part: str, *, batch_size: int = 256, shard: Shard = WHOLE
     ) -> tf.data.Dataset | None:
         """See `RunData`."""
         images, positions = self._parts[part]
         if not len(positions):
             return None
-        batches = imagenet.evaluation_dataset(
+        batches = imagenet.evaluation_crops(
             images,
-            positions[share.slice(len(positions))],
+            positions[shard.slice(len(positions))],
             batch_size=batch_size,
             crop_size=self.image_shape[0],
         )
@@ -89,7 +89,7 @@ class ImageNetData(RunData):
         if number is None:
             count = min(count, _MEASURED_IMAGES)
         chosen = np.sort(positions[shuffled_positions(len(positions), self._seed)[:count]])
-        batches = imagenet.evaluation_dataset(
+        batches = imagenet.evaluation_crops(
             images, chosen, batch_size=256, crop_size=self.image_shape[0]
         )
         crops, labels = zip(*batches.as_numpy_iterator(), strict=True)

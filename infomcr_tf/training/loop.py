@@ -35,7 +35,7 @@ def train(
 
     Args:
         model: made and compiled in its strategy's scope, its metrics built.
-        batches: endless, from the position on; of this worker's share of every batch.
+        batches: endless, from the position on; of this worker's shard of every batch.
         steps_per_epoch: batches in an epoch.
         epochs: the epoch to stop before.
         callbacks: with `model` set; among them `checkpoint` and `guard`.
@@ -78,7 +78,7 @@ def _iterator(model: keras.Model, batches: tf.data.Dataset, workers: Workers) ->
     strategy = model.distribute_strategy
     if not workers.several:
         return iter(strategy.experimental_distribute_dataset(batches))
-    local_replicas = strategy.num_replicas_in_sync // workers.share.count
+    local_replicas = strategy.num_replicas_in_sync // workers.shard.count
     size = batches.element_spec[0].shape[0] // local_replicas
     return iter(strategy.distribute_datasets_from_function(lambda _: batches.rebatch(size)))
 

@@ -50,7 +50,7 @@ class Outcome:
         return self._copy
 
     def _batches(self, part: str) -> tf.data.Dataset | None:
-        return self._data.evaluation_batches(part, share=self._workers.share)
+        return self._data.evaluation_batches(part, shard=self._workers.shard)
 
     def _evaluate(
         self, logits_of: Callable[[tf.Tensor], tf.Tensor], part: str, title: str | None = None

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf import models
+from infomcr_tf.data.order import Position
 from infomcr_tf.regularizer import BetaSchedule, FisherRegularizedModel
 from infomcr_tf.regularizer.replicas import AverageReplicas
 from infomcr_tf.training.checkpoint import Checkpoint
@@ -19,7 +20,6 @@ from infomcr_tf.training.learning_rate import learning_rate_callback
 from infomcr_tf.training.loop import train
 from infomcr_tf.training.nonfinite import NonFiniteError, NonFiniteGuard
 from infomcr_tf.training.outcome import Outcome
-from infomcr_tf.training.position import Position
 from infomcr_tf.training.run_folder import RunFolder
 from infomcr_tf.training.state import build_metrics
 from infomcr_tf.training.strategy import distribution_strategy
@@ -50,7 +50,7 @@ class TrainingRun:
             keras.utils.set_random_seed(config.seed)
         self.strategy = distribution_strategy(config.gpus, config.virtual_devices)
         self.workers = Workers(self.strategy)
-        config.check(self.strategy.num_replicas_in_sync, num_workers=self.workers.share.count)
+        config.check(self.strategy.num_replicas_in_sync, num_workers=self.workers.shard.count)
         if self.workers.is_chief:
             for each in (config, *map(config.kept_at, config.kept_losses)):
                 RunFolder.check_place(each.run_dir or each.default_run_dir)
@@ -228,7 +228,7 @@ class TrainingRun:
         return callbacks
 
     def _training_batches(self, start: Position) -> tf.data.Dataset:
-        batches = self.data.training_batches(self.config, start=start, share=self.workers.share)
+        batches = self.data.training_batches(self.config, start=start, shard=self.workers.shard)
         return batches.map(self._one_hot)
 
     def _batch_spec(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:

@@ -5,10 +5,9 @@ import abc
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.data import WHOLE, Examples, Normalization, Share
-from infomcr_tf.data.order import shuffled_batches
+from infomcr_tf.data import WHOLE, Examples, Normalization, Shard
+from infomcr_tf.data.order import START, Position, shuffled_batches
 from infomcr_tf.training.config import TrainConfig
-from infomcr_tf.training.position import START, Position
 
 
 class RunData(abc.ABC):
@@ -54,26 +53,26 @@ class RunData(abc.ABC):
 
     @abc.abstractmethod
     def training_batches(
-        self, config: TrainConfig, *, start: Position = START, share: Share = WHOLE
+        self, config: TrainConfig, *, start: Position = START, shard: Shard = WHOLE
     ) -> tf.data.Dataset:
         """Endless shuffled, augmented batches of (images, integer labels).
 
         Args:
             config: resolved.
             start: the step to begin with.
-            share: whose part of every batch to give.
+            shard: whose part of every batch to give.
         """
 
     @abc.abstractmethod
     def evaluation_batches(
-        self, part: str, *, batch_size: int = 256, share: Share = WHOLE
+        self, part: str, *, batch_size: int = 256, shard: Shard = WHOLE
     ) -> tf.data.Dataset | None:
         """The un-augmented, normalised images of one part, with labels.
 
         Args:
             part: "train" (without the confusion set), "confusion", "validation" or "test".
             batch_size: largest number of images in a batch.
-            share: whose part of the images to give.
+            shard: whose part of the images to give.
 
         Returns:
             A finite data set, or None where this run has no such part.

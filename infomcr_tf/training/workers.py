@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.data import Share
+from infomcr_tf.data import Shard
 
 Result = TypeVar("Result")
 
@@ -22,35 +22,35 @@ class Workers:
         strategy: of the run.
 
     Attributes:
-        share: this worker's share of every batch.
+        shard: this worker's shard of every batch.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self._strategy = strategy
-        self.share = Share()
+        self.shard = Shard()
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             resolver = strategy.cluster_resolver
             cluster = resolver.cluster_spec().as_dict()
             chiefs, workers = (len(cluster.get(role, ())) for role in ("chief", "worker"))
             before = chiefs if resolver.task_type == "worker" else 0
-            self.share = Share(before + resolver.task_id, chiefs + workers)
+            self.shard = Shard(before + resolver.task_id, chiefs + workers)
 
     @property
     def several(self) -> bool:
         """Whether there is more than this process."""
-        return self.share.count > 1
+        return self.shard.count > 1
 
     @property
     def is_chief(self) -> bool:
         """Whether this one writes the run folder and speaks."""
-        return self.share.index == 0
+        return self.shard.index == 0
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """The sum of all workers' `values`, which have one shape and dtype."""
         if not self.several:
             return values
-        local = self._strategy.num_replicas_in_sync // self.share.count
-        first = self.share.index * local  # one replica speaks for the worker
+        local = self._strategy.num_replicas_in_sync // self.shard.count
+        first = self.shard.index * local  # one replica speaks for the worker
 
         def of_replica(context: tf.distribute.ValueContext) -> tf.Tensor:
             mine = context.replica_id_in_sync_group == first

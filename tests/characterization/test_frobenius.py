@@ -5,7 +5,7 @@ import pytest
 from gradients.small_networks import conv_net, images
 
 from infomcr_tf.characterization import GradientEngine, per_example_jacobian
-from infomcr_tf.characterization.frobenius import sampled_frobenius_norm
+from infomcr_tf.characterization.metrics import sampled_frobenius_norm
 
 
 class Rows:

@@ -155,12 +155,12 @@ WITH_INF[2, 0, 0, 0] = -np.inf
 )
 def test_bad_examples(images, labels, message):
     with pytest.raises(ValueError, match=message) as error:
-        data.check_examples(images, labels, num_classes=3)
+        data.check_labelled_images(images, labels, num_classes=3)
     assert "\n" not in str(error.value)
 
 
 def test_good_examples_are_not_copied():
-    images, labels = data.check_examples(IMAGES, np.array([0, 2, 1], np.int64))
+    images, labels = data.check_labelled_images(IMAGES, np.array([0, 2, 1], np.int64))
     assert images is IMAGES
     assert labels.dtype == np.int32 and labels.tolist() == [0, 2, 1]
 

@@ -88,7 +88,7 @@ def test_examples(case):
     images, labels, num_classes = case
     try:
         with contract():
-            checked = data.check_examples(images, labels, num_classes=num_classes)
+            checked = data.check_labelled_images(images, labels, num_classes=num_classes)
     except Refused:
         return
     assert sound_images(images)

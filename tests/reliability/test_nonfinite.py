@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from infomcr_tf.data.order import START, Position
 from infomcr_tf.regularizer.replicas import read
 from infomcr_tf.training import TrainingRun
 from infomcr_tf.training.checkpoint import Checkpoint
 from infomcr_tf.training.nonfinite import NonFiniteError, NonFiniteGuard
-from infomcr_tf.training.position import START, Position
 from infomcr_tf.training.state import all_variables, build_metrics
 
 STEPS = 3  # in an epoch

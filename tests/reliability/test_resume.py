@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from infomcr_tf.data.order import Position
 from infomcr_tf.training.checkpoint import Checkpoint
+from infomcr_tf.training.interval import Interval
 from infomcr_tf.training.nonfinite import NonFiniteGuard
-from infomcr_tf.training.position import Interval, Position
 from infomcr_tf.training.run_folder import DamagedRunError
 from infomcr_tf.training.tensorboard import TensorBoard
 

@@ -13,8 +13,8 @@ import pytest
 
 import train_cifar
 from infomcr_tf.command_line.options import flag
+from infomcr_tf.data.order import START
 from infomcr_tf.training import CifarConfig, TrainingRun
-from infomcr_tf.training.position import START
 
 DIGITS = ["--dataset", "digits", "--model", "cnn"]
 

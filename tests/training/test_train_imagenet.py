@@ -15,8 +15,8 @@ import characterize
 import train_imagenet
 from infomcr_tf.command_line.options import flag
 from infomcr_tf.data import imagenet
+from infomcr_tf.data.order import START
 from infomcr_tf.training import ImageNetConfig, RunFolder, TrainingRun, load_data
-from infomcr_tf.training.position import START
 
 SMALL = [
     "--model", "cnn", "--image-size", "20", "--crop-size", "16", "--batch-size", "4",

@@ -42,8 +42,8 @@ def jpeg(resized):
     return resized["train"].read(tf.constant([2]))[0][0]
 
 
-@pytest.mark.parametrize("normalization", imagenet.NORMALIZATIONS)
-@pytest.mark.parametrize("augmentation", imagenet.AUGMENTATIONS)
+@pytest.mark.parametrize("normalization", imagenet.IMAGENET_NORMALIZATIONS)
+@pytest.mark.parametrize("augmentation", imagenet.IMAGENET_AUGMENTATIONS)
 def test_equals_the_written_out_version_in_every_order(jpeg, augmentation, normalization):
     std = np.ones(3) if normalization == "mean" else STD
     whole = tf.io.decode_jpeg(jpeg, dct_method="INTEGER_ACCURATE").numpy()
@@ -51,7 +51,9 @@ def test_equals_the_written_out_version_in_every_order(jpeg, augmentation, norma
         what = imagenet.draw_augmentation(
             tf.constant([seed, 1]), image_size=40, crop_size=33, augmentation=augmentation
         )
-        found = imagenet.augment(jpeg, what, 33, imagenet.make_normalization(normalization))
+        found = imagenet.augment_jpeg(
+            jpeg, what, 33, imagenet.imagenet_normalization(normalization)
+        )
         expected = written_out(whole, what, 33, order, std)
         # Values of a few units in float32, some ten operations.
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
@@ -101,4 +103,4 @@ def test_unknown_names():
             tf.constant([0, 0]), image_size=40, crop_size=33, augmentation="standart"
         )
     with pytest.raises(ValueError, match="`name` must be one of"):
-        imagenet.make_normalization("cifar")
+        imagenet.imagenet_normalization("cifar")

@@ -8,7 +8,7 @@ from infomcr_tf import data
 from infomcr_tf.data import imagenet
 from infomcr_tf.data.order import shuffled_batches
 
-NORMALIZATION = imagenet.make_normalization("mean")
+NORMALIZATION = imagenet.imagenet_normalization("mean")
 
 
 def stream(images, **changes):
@@ -16,7 +16,7 @@ def stream(images, **changes):
         "positions": np.arange(len(images)), "batch_size": 4, "crop_size": 33,
         "augmentation": "standard", "normalization": NORMALIZATION, "seed": 0,
     } | changes  # fmt: skip
-    return imagenet.training_dataset(images, settings.pop("positions"), **settings)
+    return imagenet.training_crops(images, settings.pop("positions"), **settings)
 
 
 def take(dataset, count):
@@ -50,7 +50,7 @@ def test_order_and_augmentation_are_functions_of_seed_epoch_and_position(resized
                     data.image_seed(5, epoch, place),
                     image_size=40, crop_size=33, augmentation="standard",
                 )  # fmt: skip
-                expected = imagenet.augment(jpegs[place], what, 33, NORMALIZATION)
+                expected = imagenet.augment_jpeg(jpegs[place], what, 33, NORMALIZATION)
                 # Eager and graph may round the same operations differently.
                 np.testing.assert_allclose(image, expected, rtol=0, atol=1e-6)
                 assert label == labels[place]
@@ -74,7 +74,7 @@ def test_resumed_stream_equals_the_uninterrupted_one(resized, epoch, step):
 def test_shares_of_workers_make_the_batch(resized, workers):
     whole = take(stream(resized["train"]), 4)
     shares = [
-        take(stream(resized["train"], share=data.Share(i, workers)), 4) for i in range(workers)
+        take(stream(resized["train"], shard=data.Shard(i, workers)), 4) for i in range(workers)
     ]
     for number, (x, y) in enumerate(whole):
         np.testing.assert_array_equal(np.concatenate([own[number][0] for own in shares]), x)
@@ -84,7 +84,7 @@ def test_shares_of_workers_make_the_batch(resized, workers):
 def test_evaluation_batches_are_centre_crops_in_order(resized):
     images = resized["test"]
     jpegs, labels = images.read(tf.range(7))
-    batches = list(imagenet.evaluation_dataset(images, np.arange(7), batch_size=3, crop_size=33))
+    batches = list(imagenet.evaluation_crops(images, np.arange(7), batch_size=3, crop_size=33))
     assert [len(y) for _, y in batches] == [3, 3, 1]
     np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), labels)
     expected = [imagenet.center_crop(jpeg, image_size=40, crop_size=33) for jpeg in jpegs]
@@ -97,7 +97,7 @@ def test_evaluation_batches_are_centre_crops_in_order(resized):
         ({"crop_size": 41}, "`crop_size` should be at most the images' size, 40"),
         ({"batch_size": 16}, "`batch_size` should be at most the number of images, 15"),
         ({"augmentation": "none"}, "`augmentation` must be one of"),
-        ({"share": data.Share(0, 3)}, "`batch_size` should be divisible by the number of workers"),
+        ({"shard": data.Shard(0, 3)}, "`batch_size` should be divisible by the number of workers"),
         ({"start_step": 3}, "less than the 3 steps"),
     ],
 )

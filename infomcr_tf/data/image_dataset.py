@@ -37,7 +37,7 @@ class ImageDataset:
         check_integer("num_classes", self.num_classes, minimum=1)
         for part in ("train", "test"):
             images, labels = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
-            images, labels = check_examples(images, labels, num_classes=self.num_classes)
+            images, labels = check_labelled_images(images, labels, num_classes=self.num_classes)
             if images.dtype != np.uint8:
                 raise ValueError(f"`x_{part}` should be uint8. Received: dtype={images.dtype}")
             object.__setattr__(self, f"x_{part}", images)
@@ -89,7 +89,7 @@ def check_images(images: np.ndarray) -> np.ndarray:
     return images
 
 
-def check_examples(
+def check_labelled_images(
     images: np.ndarray, labels: np.ndarray, *, num_classes: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns `images` and `labels` as arrays, labels as int32, after checking them.

@@ -10,7 +10,7 @@ import tensorflow as tf
 from infomcr_tf.arguments import check_choice
 from infomcr_tf.data.normalization import Normalization
 
-AUGMENTATIONS = ("standard", "crop-flip", "no-aug")
+IMAGENET_AUGMENTATIONS = ("standard", "crop-flip", "no-aug")
 
 # Of fb.resnet.torch, the code of He et al.: ColorJitter(0.4, 0.4, 0.4) and Lighting(0.1), with the
 # principal components of ImageNet's RGB values in [0, 1].
@@ -58,12 +58,12 @@ def draw_augmentation(
         seed: integers [2]. The result is a function of the arguments alone.
         image_size: height and width of the images.
         crop_size: of the crop.
-        augmentation: one of `AUGMENTATIONS`.
+        augmentation: one of `IMAGENET_AUGMENTATIONS`.
 
     Raises:
         ValueError: if `augmentation` is unknown.
     """
-    check_choice("augmentation", augmentation, AUGMENTATIONS)
+    check_choice("augmentation", augmentation, IMAGENET_AUGMENTATIONS)
     factors, lighting = tf.ones(3), tf.zeros(3)
     if augmentation == "no-aug":
         place = tf.constant((image_size - crop_size) // 2)
@@ -80,7 +80,7 @@ def draw_augmentation(
     return Augmentation(place[0], place[1], uniform[2] < 0.5, factors, lighting)
 
 
-def augment(
+def augment_jpeg(
     jpeg: tf.Tensor, augmentation: Augmentation, crop_size: int, normalization: Normalization
 ) -> tf.Tensor:
     r"""Decodes the crop of an image, augments and normalises it.

@@ -7,18 +7,18 @@ import tensorflow as tf
 
 from infomcr_tf.arguments import check_choice, check_integer
 from infomcr_tf.data.augmentation import image_seed
-from infomcr_tf.data.imagenet.augmentation import (
-    AUGMENTATIONS,
-    augment,
+from infomcr_tf.data.imagenet.cache import ResizedImages
+from infomcr_tf.data.imagenet.jpeg_augmentation import (
+    IMAGENET_AUGMENTATIONS,
+    augment_jpeg,
     center_crop,
     draw_augmentation,
 )
-from infomcr_tf.data.imagenet.cache import ResizedImages
 from infomcr_tf.data.normalization import Normalization
-from infomcr_tf.data.order import WHOLE, Share, finished, one_by_one, shuffled_batches
+from infomcr_tf.data.order import WHOLE, Shard, batched, one_by_one, shuffled_batches
 
 
-def training_dataset(
+def training_crops(
     images: ResizedImages,
     positions: np.ndarray,
     *,
@@ -29,7 +29,7 @@ def training_dataset(
     seed: int,
     start_epoch: int = 0,
     start_step: int = 0,
-    share: Share = WHOLE,
+    shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
     """An endless stream of shuffled, augmented, normalised batches.
 
@@ -41,12 +41,12 @@ def training_dataset(
         positions: which of them, integers [N].
         batch_size: B <= N, over all workers.
         crop_size: height and width of what the network sees.
-        augmentation: one of `AUGMENTATIONS`.
+        augmentation: one of `IMAGENET_AUGMENTATIONS`.
         normalization: of images in 0..255.
         seed: integer >= 0.
         start_epoch: first epoch, from 0.
         start_step: first step in it, from 0, less than N // B.
-        share: where several workers train, whose part of each batch to give.
+        shard: where several workers train, whose part of each batch to give.
 
     Returns:
         A dataset of (float32 [B / workers, crop_size, crop_size, 3], int32 [B / workers]).
@@ -54,7 +54,7 @@ def training_dataset(
     Raises:
         ValueError: if an argument is not as described.
     """
-    check_choice("augmentation", augmentation, AUGMENTATIONS)
+    check_choice("augmentation", augmentation, IMAGENET_AUGMENTATIONS)
     _check_crop_size(crop_size, images.image_size)
     batches = shuffled_batches(
         len(positions),
@@ -62,7 +62,7 @@ def training_dataset(
         seed=seed,
         start_epoch=start_epoch,
         start_step=start_step,
-        share=share,
+        shard=shard,
     )
     with tf.device("CPU:0"):
         positions = tf.constant(positions, tf.int64)
@@ -75,14 +75,12 @@ def training_dataset(
             crop_size=crop_size,
             augmentation=augmentation,
         )
-        return augment(jpeg[0], what, crop_size, normalization), label[0]
+        return augment_jpeg(jpeg[0], what, crop_size, normalization), label[0]
 
-    dataset = one_by_one(batches)
-    dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return finished(dataset.batch(batch_size // share.count, drop_remainder=True))
+    return batched(one_by_one(batches), example, batch_size // shard.count, drop_remainder=True)
 
 
-def evaluation_dataset(
+def evaluation_crops(
     images: ResizedImages,
     positions: np.ndarray,
     *,
@@ -114,8 +112,7 @@ def evaluation_dataset(
         )
 
     dataset = tf.data.Dataset.from_tensor_slices(np.asarray(positions, np.int64))
-    dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return finished(dataset.batch(batch_size))
+    return batched(dataset, example, batch_size)
 
 
 def _check_crop_size(crop_size: int, image_size: int) -> None:

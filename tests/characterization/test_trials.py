@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from infomcr_tf.characterization.sampling import sample_indices
+from infomcr_tf.characterization.trials import sample_indices
 
 
 def test_without_replacement_within_range_and_reproducible():

@@ -1,26 +1,9 @@
-"""How far a training has come, and how often that is written down."""
+"""How often the state of a training run is saved."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
-
-
-@dataclasses.dataclass(frozen=True)
-class Position:
-    """The step that comes next.
-
-    Attributes:
-        epoch: from 0.
-        step: in the epoch, from 0.
-    """
-
-    epoch: int = 0
-    step: int = 0
-
-
-START = Position()
 
 
 class Interval:
