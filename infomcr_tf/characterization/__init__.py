@@ -15,8 +15,9 @@ from infomcr_tf.characterization.fisher import (
     exact_hessian,
     fisher_hessian_difference,
 )
+from infomcr_tf.characterization.metric_table import METRICS, Metric, Number, register_metric
 from infomcr_tf.characterization.report import MinimumReport
-from infomcr_tf.characterization.settings import METRICS, PROTOCOLS
+from infomcr_tf.characterization.settings import PROTOCOLS
 from infomcr_tf.gradients.examples import check_examples
 from infomcr_tf.gradients.gram import (
     GradientEngine,
@@ -33,7 +34,9 @@ __all__ = [
     "GeneralizationBound",
     "GradientEngine",
     "GramMatrix",
+    "Metric",
     "MinimumReport",
+    "Number",
     "characterize",
     "check_examples",
     "exact_fisher",
@@ -45,4 +48,5 @@ __all__ = [
     "generalization_bound",
     "gram_matrix",
     "per_example_jacobian",
+    "register_metric",
 ]

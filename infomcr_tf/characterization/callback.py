@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from infomcr_tf.arguments import check_integer
 from infomcr_tf.characterization.characterize import Measurement
+from infomcr_tf.characterization.metric_table import METRICS, shown
 from infomcr_tf.characterization.report import MinimumReport
 from infomcr_tf.characterization.settings import resolve_metrics
 
@@ -25,8 +26,9 @@ class CharacterizeCallback(keras.callbacks.Callback):
         x: the un-augmented training set, or a part of it; see `characterize`.
         y: its labels.
         every: measure after epochs `every`, `2 * every`, ... (counted from 1).
-        metrics: the metrics to measure; see `characterize`. "all" includes the robustness over all
-            of `x`, which can take longer than the epoch.
+        metrics: the metrics to measure; see `characterize`. None for gamma_hat, spectral radius,
+            Frobenius norm and trace. "all" includes the robustness over all of `x`, which can take
+            longer than the epoch.
         num_trials: T; by default fewer than in `characterize`, as this runs often.
         num_samples: N'.
         prefix: put before each name in `logs`.
@@ -46,7 +48,7 @@ class CharacterizeCallback(keras.callbacks.Callback):
         y: Any,
         *,
         every: int = 1,
-        metrics: str | Sequence[str] = ("gamma_hat", "spectral_radius", "frobenius_norm", "trace"),
+        metrics: str | Sequence[str] | None = None,
         num_trials: int = 10,
         num_samples: int = 100,
         prefix: str = "",
@@ -57,6 +59,8 @@ class CharacterizeCallback(keras.callbacks.Callback):
         self.reports: dict[int, MinimumReport] = {}
         self._x, self._y, self._prefix = x, y, prefix
         self._every = check_integer("every", every, minimum=1)
+        if metrics is None:
+            metrics = [metric.name for metric in shown("callback")]
         metrics = resolve_metrics(metrics)
         self._settings = {
             "metrics": metrics,
@@ -64,7 +68,8 @@ class CharacterizeCallback(keras.callbacks.Callback):
             "num_samples": num_samples,
             **settings,
         }
-        self._names = [*metrics, *(["gamma_hat_std"] if "gamma_hat" in metrics else [])]
+        further = (number for name in metrics for number in METRICS[name].further)
+        self._names = [*metrics, *(n.name for n in further if "callback" in n.shown)]
         self._log_dir = log_dir
         self._writer = None
 

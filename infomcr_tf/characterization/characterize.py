@@ -150,7 +150,7 @@ class Measurement:
         # Refuses here what these cannot work with, before anything is traced or written.
         if self._settings.trial_metrics:
             self._worker(Trials, self._devices[0])
-        if "robustness" in self._settings.metrics:
+        if self._settings.input_metrics:
             self._worker(RobustnessBlocks, self._devices[0]).check()
 
     def run(
@@ -169,7 +169,7 @@ class Measurement:
             with float32_precision():
                 if settings.trial_metrics:
                     self._run(Trials, state.trials, range(settings.num_trials), state, progress)
-                if "robustness" in settings.metrics:
+                if settings.input_metrics:
                     blocks = RobustnessBlocks.indices(settings, len(self._labels))
                     self._run(RobustnessBlocks, state.robustness, blocks, state, progress)
         finally:
@@ -214,7 +214,7 @@ class Measurement:
                 {name: [result.get(name, math.nan) for result in results] for name in names}
             )
         robustness = (None, None, None)
-        if "robustness" in settings.metrics:
+        if settings.input_metrics:
             robustness = pool_blocks([values for _, values in sorted(state.robustness.items())])
         return MinimumReport(
             num_parameters=num_parameters(self.model),

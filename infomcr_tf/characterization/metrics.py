@@ -1,104 +1,90 @@
-"""The metrics that one sample S^t gives, from its Gram matrix xi = J J^T.
+"""The metrics: what each sample S^t gives, and the row of each in the table.
 
-J may be scaled so small at the end of training that `xi` has no floating-point value. So each
-number is computed from the cosines between the per-example gradients and the logarithms of their
-norms, and the common scale comes back last.
+To add a metric, write a function of a `TrialSpectrum` and its row at the end of this file; the
+report, the callback, the tables, the plots and the experiments read the rows.
 """
 
-from collections.abc import Callable
-from functools import cached_property
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infomcr_tf.gradients.gram import GradientEngine, GramMatrix
+from infomcr_tf.characterization.bounds import gamma_from_gamma_hat
+from infomcr_tf.characterization.metric_table import Metric, Number, register_metric
+from infomcr_tf.characterization.trial_spectrum import TrialSpectrum
+
+if TYPE_CHECKING:
+    from infomcr_tf.characterization.report import MinimumReport
 
 NUM_ENTRIES = 100_000  # of g g^T, in appendix D's estimate of the Frobenius norm
 
 
-class TrialSpectrum:
-    """The eigenvalues of xi = J J^T of one trial, computed once and only when asked for.
-
-    Args:
-        gram: the trial's Gram matrix.
-    """
-
-    def __init__(self, gram: GramMatrix) -> None:
-        self.gram = gram
-        self._log_scale = float(np.max(gram.log_norms))
-
-    @property
-    def num_examples(self) -> int:
-        """The number of rows of xi."""
-        return len(self.gram.log_norms)
-
-    @cached_property
-    def scaled_eigenvalues(self) -> np.ndarray:
-        """Eigenvalues of `xi / max_j ||J_j||^2`, ascending; float64 [n]."""
-        if self._log_scale == -np.inf:
-            return np.zeros(self.num_examples)
-        norms = np.exp(self.gram.log_norms - self._log_scale)
-        eigenvalues = np.linalg.eigvalsh(norms[:, None] * self.gram.cosines * norms)
-        return np.maximum(eigenvalues, 0.0)
-
-    @property
-    def scale(self) -> float:
-        """`max_j ||J_j||^2`, what the eigenvalues have been divided by."""
-        return float(np.exp(2 * self._log_scale))
-
-
-def gamma_hat(spectrum: TrialSpectrum) -> dict[str, float]:
+def gamma_hat(trial: TrialSpectrum) -> float:
     """`ln|xi|` (Eq. 6 before the mean over trials), natural logarithm; -inf where singular."""
-    return {"gamma_hat": spectrum.gram.logdet}
+    return trial.gram.logdet
 
 
-def spectral_radius(spectrum: TrialSpectrum) -> dict[str, float]:
+def spectral_radius(trial: TrialSpectrum) -> float:
     """`lambda_max(xi) = ||J||_2^2` (appendix D, constants dropped: not divided by N')."""
-    return {"spectral_radius": spectrum.scale * float(spectrum.scaled_eigenvalues[-1])}
+    return trial.scale * float(trial.scaled_eigenvalues[-1])
 
 
-def frobenius_norm(spectrum: TrialSpectrum) -> dict[str, float]:
+def frobenius_norm(trial: TrialSpectrum) -> float:
     """`(1/N') sum_j ||g_j g_j^T||_F^2 = (1/N') sum_j ||g_j||^4` (appendix D), exact."""
-    return {"frobenius_norm": float(np.mean(np.exp(4 * spectrum.gram.log_norms)))}
+    return float(np.mean(np.exp(4 * trial.gram.log_norms)))
 
 
-def frobenius_norm_cross(spectrum: TrialSpectrum) -> dict[str, float]:
+def frobenius_norm_cross(trial: TrialSpectrum) -> float:
     """`||xi / N'||_F^2 = ||J^T J / N'||_F^2`: the Fisher matrix of S^t with its cross terms."""
-    squares = np.sum(spectrum.scaled_eigenvalues**2)
-    return {"frobenius_norm_cross": spectrum.scale**2 * float(squares) / spectrum.num_examples**2}
+    squares = np.sum(trial.scaled_eigenvalues**2)
+    return trial.scale**2 * float(squares) / trial.num_examples**2
 
 
-def trace(spectrum: TrialSpectrum) -> dict[str, float]:
+def trace(trial: TrialSpectrum) -> float:
     """`tr(xi) / N' = (1/N') sum_j ||g_j||^2`: the trace of the Fisher matrix of S^t (section 6)."""
-    return {"trace": float(np.mean(np.exp(2 * spectrum.gram.log_norms)))}
+    return float(np.mean(np.exp(2 * trial.gram.log_norms)))
 
 
-def rank(spectrum: TrialSpectrum) -> dict[str, float]:
-    """The numerical rank of xi with unit rows, and the eigenvalue below which it counts as zero."""
-    gram = spectrum.gram
-    return {"rank": int(gram.rank), "rank_tolerance": float(gram.rank_tolerance)}
+def rank(trial: TrialSpectrum) -> int:
+    """The numerical rank of xi with unit rows."""
+    return int(trial.gram.rank)
 
 
-def am_gm_gap(spectrum: TrialSpectrum) -> dict[str, float]:
+def rank_tolerance(trial: TrialSpectrum) -> float:
+    """The eigenvalue of xi with unit rows below which it counts as zero in the rank."""
+    return float(trial.gram.rank_tolerance)
+
+
+def am_gm_gap(trial: TrialSpectrum) -> float:
     """The gap between arithmetic and geometric mean of the eigenvalues of xi / N' (section 6).
 
-    `tr(I)/|B| - prod_i lambda_i^(1/|B|) <= sqrt(|B| - 1) sigma`, with B = S^t, lambda_i the
-    eigenvalues of I = xi / N' and sigma their (population) standard deviation. The bound says how
-    far the trace, which the regulariser minimises, can be from the determinant it stands for.
+    `tr(I)/|B| - prod_i lambda_i^(1/|B|)` with B = S^t and lambda_i the eigenvalues of I = xi / N':
+    how far the trace, which the regulariser minimises, is from the determinant it stands for.
     """
-    n = spectrum.num_examples
-    unit = spectrum.scale / n
-    arithmetic = unit * float(np.mean(spectrum.scaled_eigenvalues))
+    n = trial.num_examples
+    arithmetic = trial.scale / n * float(np.mean(trial.scaled_eigenvalues))
     with np.errstate(over="ignore"):
-        geometric = float(np.exp(spectrum.gram.logdet / n)) / n
-    sigma = unit * float(np.std(spectrum.scaled_eigenvalues))
-    return {"am_gm_gap": arithmetic - geometric, "am_gm_bound": float(np.sqrt(n - 1)) * sigma}
+        geometric = float(np.exp(trial.gram.logdet / n)) / n
+    return arithmetic - geometric
+
+
+def am_gm_bound(trial: TrialSpectrum) -> float:
+    """The bound of `am_gm_gap`: `sqrt(|B| - 1) sigma`, sigma the eigenvalues' population std."""
+    n = trial.num_examples
+    return float(np.sqrt(n - 1)) * trial.scale / n * float(np.std(trial.scaled_eigenvalues))
+
+
+def frobenius_norm_sampled(trial: TrialSpectrum) -> float:
+    """`sampled_frobenius_norm` of the trial."""
+    return sampled_frobenius_norm(
+        trial.row_blocks(), num_parameters=trial.num_parameters, generator=trial.generator
+    )
 
 
 def sampled_frobenius_norm(
-    engine: GradientEngine,
-    x: Any,
-    labels: np.ndarray,
+    row_blocks: Iterable[tuple[slice, np.ndarray, np.ndarray]],
     *,
     num_parameters: int,
     generator: np.random.Generator,
@@ -111,9 +97,7 @@ def sampled_frobenius_norm(
     cost, as the mean of `||g_j||^4`: this is for comparison with the paper.
 
     Args:
-        engine: gives the rows of J.
-        x: the examples of the sample S^t.
-        labels: int64 [N'].
+        row_blocks: the rows of J, as `GradientEngine.row_blocks` gives them.
         num_parameters: W.
         generator: draws the entries.
         num_entries: how many.
@@ -122,7 +106,7 @@ def sampled_frobenius_norm(
         The estimate, float64.
     """
     rows = entries = factors = scales = None
-    for columns, block, log_scales in engine.row_blocks(x, labels):
+    for columns, block, log_scales in row_blocks:
         if rows is None:
             rows = generator.integers(len(block), size=num_entries)
             entries = generator.integers(num_parameters, size=(2, num_entries))
@@ -135,15 +119,181 @@ def sampled_frobenius_norm(
     return float(num_parameters) ** 2 * float(np.mean(values**2))
 
 
-TRIAL_METRICS: dict[str, Callable[[TrialSpectrum], dict[str, float]]] = {
-    function.__name__: function
-    for function in (
-        gamma_hat,
-        spectral_radius,
-        frobenius_norm,
-        frobenius_norm_cross,
-        trace,
-        rank,
-        am_gm_gap,
+def _gamma_hat_std(report: MinimumReport) -> float | None:
+    """Standard deviation of `ln|xi^t|` over the trials; nan where one is not finite."""
+    values = report.trials.get("gamma_hat")
+    if values is None:
+        return None
+    return float(np.std(values)) if np.all(np.isfinite(values)) else float("nan")
+
+
+def _gamma(report: MinimumReport) -> float | None:
+    """Section 5.3: `(W / N') gamma_hat + W ln(1 / W)`, the estimate of `ln|I_S(w0)|`."""
+    if "gamma_hat" not in report.trials:
+        return None
+    # With excluded examples N' differs from trial to trial, so the mean is taken here.
+    with np.errstate(invalid="ignore"):
+        per_example = report.trials["gamma_hat"] / report.trials["num_kept"]
+    return gamma_from_gamma_hat(
+        float(np.mean(per_example)), num_parameters=report.num_parameters, num_samples=1
     )
-}
+
+
+def _log_singular_value_sum(report: MinimumReport) -> float | None:
+    """Sum of ln(singular values of J), which the authors' code prints: half of gamma_hat."""
+    return None if report.gamma_hat is None else report.gamma_hat / 2
+
+
+def _fisher_spectral_radius(report: MinimumReport) -> float | None:
+    """Mean over T of `lambda_max(xi^t / N')`: the Fisher matrix of S^t, constants kept."""
+    if "spectral_radius" not in report.trials:
+        return None
+    return float(np.mean(report.trials["spectral_radius"] / report.trials["num_kept"]))
+
+
+def _field(name: str) -> Callable[[MinimumReport], Any]:
+    return lambda report: vars(report)[name]
+
+
+_TABLE = (
+    Metric(
+        name="gamma_hat",
+        title="gamma_hat",
+        symbol=r"\hat\gamma",
+        equation="Eq. 6: mean over T of ln|xi^t|",
+        unit="nat",
+        compute=gamma_hat,
+        shown=("callback", "table", "plot", "experiments", "figure"),
+        further=(
+            Number(
+                name="gamma_hat_std",
+                title="std of gamma_hat",
+                equation="over the trials; nan where one is -inf",
+                unit="nat",
+                derive=_gamma_hat_std,
+                shown=("callback",),
+            ),
+            Number(
+                name="gamma",
+                title="gamma",
+                symbol=r"\gamma",
+                equation="section 5.3: (W/N') gamma_hat + W ln(1/W)",
+                unit="nat",
+                derive=_gamma,
+            ),
+            Number(
+                name="log_singular_value_sum",
+                title="sum ln(sing. values)",
+                equation="gamma_hat / 2: what the authors' code prints",
+                unit="nat",
+                derive=_log_singular_value_sum,
+            ),
+        ),
+    ),
+    Metric(
+        name="spectral_radius",
+        title="spectral radius",
+        equation="appendix D: mean over T of lambda_max(xi^t), not divided by N'",
+        unit="nat^2",
+        compute=spectral_radius,
+        shown=("callback", "table", "plot", "experiments", "figure"),
+        further=(
+            Number(
+                name="fisher_spectral_radius",
+                title="spectral radius / N'",
+                equation="mean over T of lambda_max(xi^t / N')",
+                unit="nat^2",
+                derive=_fisher_spectral_radius,
+            ),
+        ),
+    ),
+    Metric(
+        name="frobenius_norm",
+        title="Frobenius norm",
+        equation="appendix D: mean of ||g g^T||_F^2 = ||g||^4, exact",
+        unit="nat^4",
+        compute=frobenius_norm,
+        shown=("callback", "table", "plot", "experiments", "figure"),
+    ),
+    Metric(
+        name="frobenius_norm_cross",
+        title="Frobenius norm with cross terms",
+        equation="mean over T of ||xi^t / N'||_F^2",
+        unit="nat^4",
+        compute=frobenius_norm_cross,
+    ),
+    Metric(
+        name="trace",
+        title="trace",
+        equation="section 6: mean over T of tr(xi^t) / N'",
+        unit="nat^2",
+        compute=trace,
+        shown=("callback", "table", "experiments"),
+    ),
+    Metric(
+        name="rank",
+        title="rank",
+        equation="mean over T of the numerical rank of xi^t; below N' where it is singular",
+        compute=rank,
+        shown=("table",),
+        further=(
+            Number(
+                name="rank_tolerance",
+                title="tolerance of the rank",
+                equation="largest over T of the eigenvalue (unit rows) that counts as zero",
+                compute=rank_tolerance,
+                reduce=np.max,
+            ),
+        ),
+    ),
+    Metric(
+        name="am_gm_gap",
+        title="AM-GM gap",
+        equation="section 6: mean over T of tr(I)/N' - prod_i lambda_i(I)^(1/N'), I = xi^t / N'",
+        unit="nat^2",
+        compute=am_gm_gap,
+        further=(
+            Number(
+                name="am_gm_bound",
+                title="bound of the AM-GM gap",
+                equation="section 6: mean over T of sqrt(N' - 1) sigma",
+                unit="nat^2",
+                compute=am_gm_bound,
+            ),
+        ),
+    ),
+    Metric(
+        name="frobenius_norm_sampled",
+        title="Frobenius norm, sampled",
+        equation=f"appendix D: from {NUM_ENTRIES:,} entries of g g^T in each trial",
+        unit="nat^4",
+        needs="rows",
+        compute=frobenius_norm_sampled,
+    ),
+    Metric(
+        name="robustness",
+        title="robustness",
+        equation="section 7.1: mean over S of ||J_x f(x)||_2^2, f the softmax output",
+        unit="1 / input^2",
+        needs="inputs",
+        derive=_field("robustness"),
+        shown=("table", "plot", "experiments", "figure"),
+        further=(
+            Number(
+                name="robustness_std",
+                title="std of the robustness",
+                equation="of ||J_x f(x)||_2^2 over the examples",
+                unit="1 / input^2",
+                derive=_field("robustness_std"),
+            ),
+            Number(
+                name="num_robustness_examples",
+                title="examples of the robustness",
+                equation="that it is the mean over",
+                derive=_field("num_robustness_examples"),
+            ),
+        ),
+    ),
+)
+for _metric in _TABLE:
+    register_metric(_metric)

@@ -9,9 +9,9 @@ import numpy as np
 
 from infomcr_tf.characterization.bounds import (
     GeneralizationBound,
-    gamma_from_gamma_hat,
     generalization_bound,
 )
+from infomcr_tf.characterization.metric_table import find_number, numbers
 from infomcr_tf.storage import read_json, to_float, write_json
 
 _KIND = "infomcr_tf.MinimumReport"
@@ -25,6 +25,11 @@ class MinimumReport:
 
     A metric that was not selected is None; one that a trial could not measure is nan. Means and
     standard deviations (population, ddof=0) are over the T trials. Natural logarithms throughout.
+
+    Every number of the table of metrics (`METRICS`) is an attribute as well: `gamma_hat`, `gamma_hat_std`, `gamma`, `log_singular_value_sum`,
+    `spectral_radius`, `fisher_spectral_radius`, `frobenius_norm`, `frobenius_norm_cross`,
+    `frobenius_norm_sampled`, `trace`, `rank`, `rank_tolerance`, `am_gm_gap`, `am_gm_bound`,
+    `train_loss`, `train_accuracy`, and those of metrics that you have registered.
 
     Attributes:
         num_parameters: W, the number of trainable parameters.
@@ -43,9 +48,9 @@ class MinimumReport:
     num_examples: int
     num_samples: int
     trials: Mapping[str, np.ndarray] = field(repr=False)
-    robustness: float | None = None
-    robustness_std: float | None = None
-    num_robustness_examples: int | None = None
+    robustness: float | Any = None
+    robustness_std: float | Any = None
+    num_robustness_examples: int | Any = None
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
@@ -54,7 +59,7 @@ class MinimumReport:
             f"{self.num_parameters:,} parameters, {self.num_examples:,} examples, "
             f"{self.num_trials} trials of {self.num_samples}"
         )
-        values = {name: getattr(self, name) for name in SUMMARY}
+        values = {number.name: number.value(self) for number in numbers()}
         lines = [f"{name:24}{v:.6g}" for name, v in values.items() if v is not None]
         return "\n".join([head, *lines])
 
@@ -63,95 +68,22 @@ class MinimumReport:
         """T."""
         return len(self.trials["num_kept"]) if self.trials else 0
 
-    @property
-    def gamma_hat(self) -> float | None:
-        """Eq. 6: mean over T of `ln|xi^t|`; -inf where the matrix of any trial is singular."""
-        return self._mean("gamma_hat")
+    def __getattr__(self, name: str) -> float | Any:
+        """The number called `name` in the table of metrics; None where it was not measured."""
+        number = find_number(name)
+        if number is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return number.value(self)
 
-    @property
-    def gamma_hat_std(self) -> float | None:
-        """Standard deviation of `ln|xi^t|` over the trials; nan where one is -inf."""
-        return self._std("gamma_hat")
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *(number.name for number in numbers())})
 
-    @property
-    def gamma(self) -> float | None:
-        """Section 5.3: `(W / N') gamma_hat + W ln(1 / W)`, the estimate of `ln|I_S(w0)|`."""
-        if "gamma_hat" not in self.trials:
-            return None
-        # With excluded examples N' differs from trial to trial, so the mean is taken here.
+    def spread(self, name: str) -> float | Any:
+        """The standard deviation of a metric: over the trials, or over the examples."""
+        if name not in self.trials:
+            return getattr(self, f"{name}_std")
         with np.errstate(invalid="ignore"):
-            per_example = self.trials["gamma_hat"] / self.trials["num_kept"]
-        return gamma_from_gamma_hat(
-            float(np.mean(per_example)), num_parameters=self.num_parameters, num_samples=1
-        )
-
-    @property
-    def log_singular_value_sum(self) -> float | None:
-        """Sum of ln(singular values of J), which the authors' code prints: half of gamma_hat."""
-        return None if self.gamma_hat is None else self.gamma_hat / 2
-
-    @property
-    def spectral_radius(self) -> float | None:
-        """Appendix D: mean over T of `lambda_max(xi^t)`, constants dropped."""
-        return self._mean("spectral_radius")
-
-    @property
-    def fisher_spectral_radius(self) -> float | None:
-        """Mean over T of `lambda_max(xi^t / N')`: the Fisher matrix of S^t, constants kept."""
-        if "spectral_radius" not in self.trials:
-            return None
-        return float(np.mean(self.trials["spectral_radius"] / self.trials["num_kept"]))
-
-    @property
-    def frobenius_norm(self) -> float | None:
-        """Appendix D: mean of `||g g^T||_F^2 = ||g||^4`, exact."""
-        return self._mean("frobenius_norm")
-
-    @property
-    def frobenius_norm_sampled(self) -> float | None:
-        """Appendix D's estimate of the same from 100,000 entries of `g g^T` in each trial."""
-        return self._mean("frobenius_norm_sampled")
-
-    @property
-    def frobenius_norm_cross(self) -> float | None:
-        """Mean over T of `||xi^t / N'||_F^2`: with the cross terms between examples."""
-        return self._mean("frobenius_norm_cross")
-
-    @property
-    def trace(self) -> float | None:
-        """Section 6: mean over T of `tr(xi^t) / N'`."""
-        return self._mean("trace")
-
-    @property
-    def rank(self) -> float | None:
-        """Mean over T of the numerical rank of xi^t; below N' where a matrix is singular."""
-        return self._mean("rank")
-
-    @property
-    def rank_tolerance(self) -> float | None:
-        """Largest over T of the eigenvalue (unit rows) below which it counted as zero."""
-        tolerances = self.trials.get("rank_tolerance")
-        return None if tolerances is None else float(np.max(tolerances))
-
-    @property
-    def am_gm_gap(self) -> float | None:
-        """Section 6: mean over T of `tr(I)/N' - prod_i lambda_i(I)^(1/N')`, `I = xi^t / N'`."""
-        return self._mean("am_gm_gap")
-
-    @property
-    def am_gm_bound(self) -> float | None:
-        """Section 6: mean over T of `sqrt(N' - 1) sigma`, the bound of `am_gm_gap`."""
-        return self._mean("am_gm_bound")
-
-    @property
-    def train_loss(self) -> float | None:
-        """Mean cross-entropy over the drawn examples: an estimate of L(S, w0)."""
-        return self._mean("train_loss")
-
-    @property
-    def train_accuracy(self) -> float | None:
-        """Shard of the drawn examples that is classified correctly."""
-        return self._mean("train_accuracy")
+            return float(np.std(self.trials[name]))
 
     @property
     def num_excluded(self) -> int:
@@ -181,9 +113,9 @@ class MinimumReport:
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, derived ones included, as plain Python values."""
-        summary = {name: getattr(self, name) for name in SUMMARY if getattr(self, name) is not None}
+        summary = {number.name: number.value(self) for number in numbers()}
         return {
-            **summary,
+            **{name: value for name, value in summary.items() if value is not None},
             "num_excluded": self.num_excluded,
             "num_parameters": self.num_parameters,
             "num_examples": self.num_examples,
@@ -234,45 +166,16 @@ class MinimumReport:
             "num_kept" not in self.trials or len({len(v) for v in self.trials.values()}) > 1
         ):
             return False
+        if unknown := {name for name in self.trials if not _is_known(name)}:
+            raise ValueError(
+                f"it has metrics that are not registered: {', '.join(sorted(unknown))}. Import the "
+                "module that registers them"
+            )
         own = self.to_dict()
         stated = {name: value for name, value in content.items() if name not in ("kind", "version")}
         return own.keys() == stated.keys() and all(
             _close(own[name], stated[name]) for name in own if name not in ("trials", "settings")
         )
-
-    def _mean(self, name: str) -> float | None:
-        values = self.trials.get(name)
-        return None if values is None else float(np.mean(values))
-
-    def _std(self, name: str) -> float | None:
-        values = self.trials.get(name)
-        if values is None:
-            return None
-        return float(np.std(values)) if np.all(np.isfinite(values)) else float("nan")
-
-
-# The single numbers of a report, in the order in which tables show them.
-SUMMARY = (
-    "gamma_hat",
-    "gamma_hat_std",
-    "gamma",
-    "log_singular_value_sum",
-    "spectral_radius",
-    "fisher_spectral_radius",
-    "frobenius_norm",
-    "frobenius_norm_sampled",
-    "frobenius_norm_cross",
-    "robustness",
-    "robustness_std",
-    "num_robustness_examples",
-    "trace",
-    "rank",
-    "rank_tolerance",
-    "am_gm_gap",
-    "am_gm_bound",
-    "train_loss",
-    "train_accuracy",
-)
 
 
 def to_arrays(trials: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -284,6 +187,10 @@ def to_arrays(trials: Mapping[str, Any]) -> dict[str, np.ndarray]:
         )
         for name, values in trials.items()
     }
+
+
+def _is_known(name: str) -> bool:
+    return name in _INTEGER_TRIALS or find_number(name) is not None
 
 
 def _optional(kind: Callable[[Any], Any], value: Any) -> Any:

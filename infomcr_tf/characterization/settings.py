@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import infomcr_tf.characterization.metrics  # noqa: F401 (fills the table)
 from infomcr_tf.arguments import check_choice, check_integer
-from infomcr_tf.characterization.metrics import TRIAL_METRICS
+from infomcr_tf.characterization.metric_table import METRICS
 
-METRICS = (*TRIAL_METRICS, "frobenius_norm_sampled", "robustness")
 PROTOCOLS = ("authors",)
 
 # What the authors' released code fixes: BatchNorm with the statistics of chunks of 10 examples,
@@ -23,7 +23,7 @@ class Settings:
 
     num_trials: int = 100
     num_samples: int = 100
-    metrics: tuple[str, ...] = METRICS
+    metrics: tuple[str, ...] = ()
     batch_norm: str = "inference"
     chunk_size: int | None = None
     normalize_logits: float | None = None
@@ -40,7 +40,12 @@ class Settings:
     @property
     def trial_metrics(self) -> tuple[str, ...]:
         """The selected metrics that are computed from samples S^t."""
-        return tuple(name for name in self.metrics if name != "robustness")
+        return tuple(name for name in self.metrics if METRICS[name].needs != "inputs")
+
+    @property
+    def input_metrics(self) -> tuple[str, ...]:
+        """The selected metrics that are computed from the gradients with respect to the inputs."""
+        return tuple(name for name in self.metrics if METRICS[name].needs == "inputs")
 
     @property
     def engine_arguments(self) -> dict[str, Any]:
@@ -110,13 +115,15 @@ def resolve_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
         ValueError: where a name is unknown (the nearest is suggested), or there is none.
     """
     if isinstance(metrics, str):
-        metrics = METRICS if metrics == "all" else (metrics,)
+        metrics = tuple(METRICS) if metrics == "all" else (metrics,)
     if not isinstance(metrics, (list, tuple, set, frozenset)):
         raise TypeError(f'`metrics` must be "all" or a list of names. Received: {metrics!r}')
     for name in metrics:
         check_choice("metrics", name, METRICS)
     if not metrics:
-        raise ValueError(f'`metrics` must be "all" or some of {METRICS}. Received: an empty list.')
+        raise ValueError(
+            f'`metrics` must be "all" or some of {tuple(METRICS)}. Received: an empty list.'
+        )
     # One order and no repeats, so that equal selections have equal settings.
     return tuple(name for name in METRICS if name in metrics)
 

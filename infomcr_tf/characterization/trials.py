@@ -1,16 +1,14 @@
 """One trial: the sample S^t, its Gram matrix, and all metrics that follow from it."""
 
+import functools
 from typing import Any
 
 import keras
 import numpy as np
 
-from infomcr_tf.characterization.metrics import (
-    TRIAL_METRICS,
-    TrialSpectrum,
-    sampled_frobenius_norm,
-)
+from infomcr_tf.characterization.metric_table import METRICS
 from infomcr_tf.characterization.settings import Settings
+from infomcr_tf.characterization.trial_spectrum import TrialSpectrum
 from infomcr_tf.gradients.examples import take
 from infomcr_tf.gradients.gram import GradientEngine
 
@@ -62,21 +60,16 @@ class Trials:
             "train_accuracy": float(np.mean(gram.correct)),
             "num_kept": len(gram.kept),
         }
+        numbers = [n for name in settings.trial_metrics for n in METRICS[name].of_trials]
         if not len(gram.kept):
-            return {**result, **dict.fromkeys(settings.trial_metrics, float("nan"))}
-        spectrum = TrialSpectrum(gram)
-        for name in settings.trial_metrics:
-            if name in TRIAL_METRICS:
-                result.update(TRIAL_METRICS[name](spectrum))
-        if "frobenius_norm_sampled" in settings.trial_metrics:
-            result["frobenius_norm_sampled"] = sampled_frobenius_norm(
-                self._engine,
-                x,
-                labels,
-                num_parameters=self._num_parameters,
-                generator=np.random.default_rng([settings.seed, trial, 1]),
-            )
-        return result
+            return result | {number.name: float("nan") for number in numbers}
+        spectrum = TrialSpectrum(
+            gram,
+            row_blocks=functools.partial(self._engine.row_blocks, x, labels),
+            num_parameters=self._num_parameters,
+            generator=np.random.default_rng([settings.seed, trial, 1]),
+        )
+        return result | {number.name: number.compute(spectrum) for number in numbers}
 
 
 def sample_indices(

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from infomcr_tf.characterization import PROTOCOLS, MinimumReport, characterize
+from infomcr_tf.characterization.metric_table import find_number, shown
 from infomcr_tf.command_line.options import Options, option
 from infomcr_tf.comparison.minimum import Minimum
 from infomcr_tf.comparison.plots import plot_comparison, plot_training
@@ -15,16 +14,6 @@ from infomcr_tf.storage import write_csv, write_json
 
 _SAMPLES = "samples and metrics (sections 5.3 and 7.1, appendix D)"
 _NETWORK = "how the network is read"
-
-# Columns of the table: attribute of the report, heading.
-COLUMNS = (
-    ("gamma_hat", "gamma_hat"),
-    ("spectral_radius", "spectral radius"),
-    ("frobenius_norm", "Frobenius norm"),
-    ("robustness", "robustness"),
-    ("trace", "trace"),
-    ("rank", "rank"),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,11 +155,11 @@ def _row(minimum: Minimum, report: MinimumReport) -> dict[str, Any]:
     for part in ("train", "test"):
         row[f"{part}_loss"] = minimum.result[part]["loss"]
         row[f"{part}_error"] = minimum.result[part]["error"]
-    for name, _ in COLUMNS:
-        value = getattr(report, name)
+    for metric in shown("table"):
+        value = metric.value(report)
         if value is not None:
-            row[name] = value
-            row[f"{name}_std"] = _spread(report, name)
+            row[metric.name] = value
+            row[f"{metric.name}_std"] = report.spread(metric.name)
     if report.settings.get("protocol") == "authors":
         row["log_singular_value_sum"] = report.log_singular_value_sum
     if report.num_excluded:
@@ -178,18 +167,11 @@ def _row(minimum: Minimum, report: MinimumReport) -> dict[str, Any]:
     return row
 
 
-def _spread(report: MinimumReport, name: str) -> float:
-    if name == "robustness":
-        return report.robustness_std
-    with np.errstate(invalid="ignore"):
-        return float(np.std(report.trials[name]))
-
-
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    columns = [(name, title) for name, title in COLUMNS if name in rows[0]]
+    columns = [(m.name, m.title) for m in shown("table") if m.name in rows[0]]
     header = ["run", "train loss", "train error %", "test error %", *(t for _, t in columns)]
     if "log_singular_value_sum" in rows[0]:
-        header.append("sum ln(sing. values)")
+        header.append(find_number("log_singular_value_sum").title)
     lines = [header]
     for row in rows:
         line = [row["run"], f"{row['train_loss']:.2g}"]

@@ -9,15 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from infomcr_tf.characterization import MinimumReport
+from infomcr_tf.characterization.metric_table import shown
 from infomcr_tf.comparison.minimum import Minimum
 from infomcr_tf.storage import replacing
-
-_PANELS = (
-    ("gamma_hat", r"$\hat\gamma$"),
-    ("spectral_radius", "spectral radius"),
-    ("frobenius_norm", "Frobenius norm"),
-    ("robustness", "robustness"),
-)
 
 _TRAINING_PANELS = (
     ("loss", "training loss (with weight decay)"),
@@ -31,7 +25,7 @@ _TRAINING_PANELS = (
 def plot_comparison(
     minima: Sequence[Minimum], reports: Sequence[MinimumReport], path: str | Path
 ) -> None:
-    """Draws one panel for the test error and one for each of the paper's four metrics.
+    """Draws one panel for the test error and one for each metric whose row says "plot".
 
     A box spans the quartiles of the trials, its whiskers all of them; a dot is their mean. Test
     error and robustness, which is measured over all examples, have one value: a bar. Minima keep
@@ -42,7 +36,7 @@ def plot_comparison(
         reports: the measurements, in the same order.
         path: the PNG file, replaced as a whole.
     """
-    panels = [(name, title) for name, title in _PANELS if getattr(reports[0], name) is not None]
+    panels = [metric for metric in shown("plot") if metric.value(reports[0]) is not None]
     names = short_names([minimum.name for minimum in minima])
     width = 2.6 + 0.35 * len(minima)
     figure = Figure(figsize=(width * (len(panels) + 1), 4.2), layout="constrained")
@@ -51,12 +45,12 @@ def plot_comparison(
     colors = [f"C{i % 10}" for i in positions]
     _draw_bars(axes[0], [100 * minimum.result["test"]["error"] for minimum in minima], colors)
     axes[0].set_title("test error (%)")
-    for axis, (name, title) in zip(axes[1:], panels, strict=True):
-        if name == "robustness":
-            _draw_bars(axis, [report.robustness for report in reports], colors)
+    for axis, metric in zip(axes[1:], panels, strict=True):
+        if metric.name in reports[0].trials:
+            _draw_trials(axis, [report.trials[metric.name] for report in reports], colors)
         else:
-            _draw_trials(axis, [report.trials[name] for report in reports], colors)
-        axis.set_title(title)
+            _draw_bars(axis, [metric.value(report) for report in reports], colors)
+        axis.set_title(metric.label)
     for axis in axes:
         axis.set_xticks(positions, names, rotation=30, ha="right")
         axis.set_xlim(-0.6, len(minima) - 0.4)

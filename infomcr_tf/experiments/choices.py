@@ -4,10 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from infomcr_tf.characterization.metric_table import shown
 from infomcr_tf.experiments.presets import Preset
-
-# The metrics that follow from xi.
-XI_METRICS = ("gamma_hat", "spectral_radius", "frobenius_norm", "trace", "rank")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +70,11 @@ def level_views(preset: Preset) -> dict[str, dict[str, Any]]:
     """What is measured at networks kept on the way."""
     equalized = {"metrics": "gamma_hat", "equalize_loss": preset.equalize_loss}
     return {
-        "raw": {**preset.level_measurement, "metrics": XI_METRICS},
+        "raw": {**preset.level_measurement, "metrics": xi_metrics()},
         "equalized": {**preset.level_measurement, **equalized},
     }
+
+
+def xi_metrics() -> tuple[str, ...]:
+    """The metrics of the tables that follow from xi."""
+    return tuple(metric.name for metric in shown("table") if metric.needs == "gram")

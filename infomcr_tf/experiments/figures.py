@@ -9,16 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from infomcr_tf.experiments.results import METRICS, Results, mean_and_std
+from infomcr_tf.characterization.metric_table import shown
+from infomcr_tf.experiments.results import Results, mean_and_std, ranked
 from infomcr_tf.storage import replacing
 
-_PANELS = (
-    ("gamma_hat", r"$\hat\gamma$"),
-    ("gamma_hat_equalized", r"$\hat\gamma$ at equal loss"),
-    ("frobenius_norm", "Frobenius norm"),
-    ("spectral_radius", "spectral radius"),
-    ("robustness", "robustness"),
-)
 _METRIC_COLOR, _ERROR_COLOR = "C0", "C3"
 _MARKERS = "os^Dv*"  # one for each group of settings
 
@@ -58,7 +52,7 @@ def _draw_lines(results: Results) -> Figure:
     measured = {row["group"] for row in results.rows}
     settings = [each for each in results.experiment.settings if each.group in measured]
     groups = list(dict.fromkeys(setting.group for setting in settings))
-    panels = [panel for panel in _PANELS if all(panel[0] in row for row in results.rows)]
+    panels = [panel for panel in _panels() if all(panel[0] in row for row in results.rows)]
     # Beta is selected by the validation error.
     chosen = "validation_error" if "validation_error" in results.rows[0] else "test_error"
     figure = Figure(
@@ -82,6 +76,15 @@ def _draw_lines(results: Results) -> Figure:
             axis.set_xlabel(results.experiment.variable)
             axis.spines["top"].set_visible(False)
     return figure
+
+
+def _panels() -> list[tuple[str, str]]:
+    found = []
+    for metric in shown("figure"):
+        found.append((metric.name, metric.label))
+        if metric.name == "gamma_hat":
+            found.append(("gamma_hat_equalized", f"{metric.label} at equal loss"))
+    return found
 
 
 def _band(
@@ -109,7 +112,7 @@ def _name_positions(axis: Axes, labels: Sequence[str]) -> None:
 
 
 def _draw_scatter(results: Results) -> Figure:
-    metrics = [(n, t) for n, t in METRICS if (n, "test_error") in results.ranks]
+    metrics = [(n, t) for n, t in ranked() if (n, "test_error") in results.ranks]
     columns = 4
     lines = -(-len(metrics) // columns)
     figure = Figure(figsize=(3.4 * columns, 2.9 * lines + 0.6), layout="constrained")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from infomcr_tf.experiments.experiment import Experiment, Run
 from infomcr_tf.experiments.measure import measure
-from infomcr_tf.experiments.results import METRICS, Results
+from infomcr_tf.experiments.results import Results, ranked
 from infomcr_tf.storage import replacing, write_csv
 
 _TARGET = "test_error"
@@ -68,7 +68,7 @@ def draw_levels(by_level: Mapping[float, Results]) -> Figure:
     axis = figure.subplots()
     names = [
         (name, title)
-        for name, title in METRICS
+        for name, title in ranked()
         if all((name, _TARGET) in own.ranks for own in by_level.values() if own.ranks)
     ]
     for i, (name, title) in enumerate(names):

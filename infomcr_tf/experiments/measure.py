@@ -12,6 +12,7 @@ import numpy as np
 
 from infomcr_tf import models
 from infomcr_tf.characterization import MinimumReport, characterize
+from infomcr_tf.characterization.metric_table import shown
 from infomcr_tf.comparison.minimum import DataOptions, Minimum
 from infomcr_tf.experiments.experiment import Experiment, Run
 from infomcr_tf.experiments.yardsticks import compute_yardsticks
@@ -20,7 +21,6 @@ from infomcr_tf.training import RunFolder
 
 _YARDSTICKS_KIND = "infomcr_tf yardsticks"
 _YARDSTICK_IMAGES = 256
-_RAW_METRICS = ("spectral_radius", "frobenius_norm", "robustness", "trace", "rank")
 
 
 def measure(run: Run, experiment: Experiment, *, progress: bool = False) -> dict[str, Any]:
@@ -132,7 +132,8 @@ def _columns(reports: Mapping[str, MinimumReport]) -> dict[str, Any]:
         "equalized_excluded": equalized.num_excluded
         / (equalized.num_trials * equalized.num_samples),
     }
-    found = {name: getattr(raw, name) for name in _RAW_METRICS}
+    listed = dict.fromkeys((*shown("experiments"), *shown("table")))
+    found = {metric.name: metric.value(raw) for metric in listed}
     row |= {name: value for name, value in found.items() if value is not None}
     if "authors" in reports:
         row["gamma_hat_authors"] = reports["authors"].gamma_hat

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from infomcr_tf.characterization.metric_table import shown
 from infomcr_tf.experiments.experiment import Experiment
 from infomcr_tf.experiments.ranking import RankCorrelation, rank_correlation
 from infomcr_tf.experiments.yardsticks import YARDSTICKS
@@ -15,8 +16,8 @@ from infomcr_tf.storage import read_json, replacing, write_csv, write_json
 
 _KIND = "infomcr_tf experiment"
 
-# Columns of the tables: name in a row, heading.
-COLUMNS = (
+# Columns of the tables, name in a row and heading, before those of the metrics.
+_TRAINING_COLUMNS = (
     ("epochs", "epochs"),
     ("train_loss", "train loss"),
     ("train_error", "train error %"),
@@ -27,30 +28,36 @@ COLUMNS = (
     ("train_top5_error", "train top-5 error %"),
     ("test_top5_error", "test top-5 error %"),
     ("top5_gap", "top-5 gap %"),
-    ("gamma_hat", "gamma_hat"),
-    ("gamma_hat_equalized", "gamma_hat at equal loss"),
-    ("equalized_excluded", "left out"),
-    ("log_singular_value_sum", "Σ ln s, authors' code"),
-    ("gamma_hat_authors", "gamma_hat, authors' code"),
-    ("spectral_radius", "spectral radius"),
-    ("frobenius_norm", "Frobenius norm"),
-    ("robustness", "robustness"),
-    ("trace", "trace"),
 )
-
-# Of rank correlations and scatter plots.
-METRICS = (
-    ("gamma_hat", "gamma_hat"),
-    ("gamma_hat_equalized", "gamma_hat at equal loss"),
-    ("gamma_hat_authors", "gamma_hat, authors' code"),
-    ("spectral_radius", "spectral radius"),
-    ("frobenius_norm", "Frobenius norm"),
-    ("robustness", "robustness"),
-    ("trace", "trace"),
-    ("train_loss", "train loss"),
-    *((name, name.replace("_", " ")) for name in YARDSTICKS),
-)
+_EQUALIZED = ("gamma_hat_equalized", "gamma_hat at equal loss")
+_AUTHORS = ("gamma_hat_authors", "gamma_hat, authors' code")
 TARGETS = (("test_error", "test error"), ("gap", "gap"))
+
+
+def columns() -> list[tuple[str, str]]:
+    """Columns of the tables: name in a row, heading."""
+    found = list(_TRAINING_COLUMNS)
+    for metric in shown("experiments"):
+        found.append((metric.name, metric.title))
+        if metric.name == "gamma_hat":
+            found += [
+                _EQUALIZED,
+                ("equalized_excluded", "left out"),
+                ("log_singular_value_sum", "Σ ln s, authors' code"),
+                _AUTHORS,
+            ]
+    return found
+
+
+def ranked() -> list[tuple[str, str]]:
+    """What is compared with the errors in rank correlations and scatter plots."""
+    found = []
+    for metric in shown("experiments"):
+        found.append((metric.name, metric.title))
+        if metric.name == "gamma_hat":
+            found += [_EQUALIZED, _AUTHORS]
+    found.append(("train_loss", "train loss"))
+    return [*found, *((name, name.replace("_", " ")) for name in YARDSTICKS)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +103,7 @@ class Results:
         for setting in self.experiment.settings:
             rows = self.of_setting(setting.group, setting.label)
             line: dict[str, Any] = {"setting": setting.title, "runs": len(rows)}
-            for name, _ in COLUMNS:
+            for name, _ in columns():
                 values = [row[name] for row in rows if name in row]
                 if values:
                     line[name], line[f"{name}_std"] = mean_and_std(values)
@@ -108,7 +115,7 @@ class Results:
     def table(self) -> list[list[str]]:
         """The summary as text, heading first; the paper's own values beside ours."""
         summary = self.summary()
-        names = [(n, t) for n, t in COLUMNS if any(n in line for line in summary)]
+        names = [(n, t) for n, t in columns() if any(n in line for line in summary)]
         heading = [self.experiment.variable, "runs"]
         for name, title in names:
             heading.append(title)
@@ -131,7 +138,7 @@ class Results:
         for _, target in TARGETS:
             heading += [f"τ, {target}", f"granulated τ, {target}"]
         table = [heading]
-        for name, title in METRICS:
+        for name, title in ranked():
             if (name, TARGETS[0][0]) not in self.ranks:
                 continue
             cells = [title]
@@ -223,7 +230,7 @@ def rank_metrics(
         (metric, target): rank_correlation(
             [row[metric] for row in rows], [row[target] for row in rows], factors
         )
-        for metric, _ in METRICS
+        for metric, _ in ranked()
         if all(metric in row for row in rows)
         for target, _ in TARGETS
     }

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from infomcr_tf.experiments.choices import XI_METRICS, Choices, level_views, measured_views
+from infomcr_tf.experiments.choices import Choices, level_views, measured_views, xi_metrics
 from infomcr_tf.experiments.experiment import Experiment, Setting
 from infomcr_tf.experiments.paper_values import TABLE1, TABLE2, TABLE3
 from infomcr_tf.training import CifarConfig, ImageNetConfig
@@ -110,7 +110,7 @@ def table2(choices: Choices) -> Experiment:
         settings=tuple(settings),
         num_seeds=choices.num_seeds or preset.imagenet_seeds,
         # A robustness would take the Jacobian of 1000 classes for each image.
-        views=measured_views(preset, metrics=XI_METRICS),
+        views=measured_views(preset, metrics=xi_metrics()),
         notes=(preset.about,),
     )
 

@@ -22,7 +22,7 @@ class Outcome:
 
     Args:
         data: of the run.
-        workers: who trains, each with a share of the images.
+        workers: who trains, each with a shard of the images.
         new_model: makes a float32 model that is neither compiled nor distributed.
         weights: the values of the trained weights as they are.
     """

@@ -7,7 +7,14 @@ import reference
 import tensorflow as tf
 from gradients.small_networks import conv_net, equalising_condition, images, saturated
 
-from infomcr_tf.characterization import METRICS, MinimumReport, characterize, gram_matrix
+from infomcr_tf.characterization import (
+    METRICS,
+    Metric,
+    MinimumReport,
+    characterize,
+    gram_matrix,
+    register_metric,
+)
 
 # One sample that is all of S: its numbers do not depend on the order in which it is drawn.
 WHOLE = {"num_trials": 1, "progress": False}
@@ -45,6 +52,20 @@ def by_definition(J):
         "am_gm_gap": eigenvalues.mean() / n - np.exp(np.mean(np.log(eigenvalues))) / n,
         "am_gm_bound": np.sqrt(n - 1) * eigenvalues.std() / n,
     }
+
+
+@pytest.fixture
+def registered():
+    """`registered(function)`: makes a function of a trial a metric, for the length of a test."""
+    names = []
+
+    def register(function):
+        names.append(f"metric_{len(names)}")
+        register_metric(Metric(name=names[-1], title="of a test", compute=function))
+
+    yield register
+    for name in names:
+        METRICS.unregister(name)
 
 
 @pytest.mark.parametrize(
@@ -169,13 +190,13 @@ def test_the_same_function_with_other_weights():
 def test_what_is_not_selected_is_not_computed(model, data, monkeypatch):
     """Each part that costs something fails when it is called."""
     from infomcr_tf.characterization import trials
-    from infomcr_tf.characterization.metrics import TrialSpectrum
     from infomcr_tf.characterization.robustness import InputJacobian
+    from infomcr_tf.characterization.trial_spectrum import TrialSpectrum
 
     def refuse(*args, **kwargs):
         raise AssertionError("not selected")
 
-    monkeypatch.setattr(trials, "sampled_frobenius_norm", refuse)
+    monkeypatch.setattr(trials.GradientEngine, "row_blocks", refuse)
     monkeypatch.setattr(InputJacobian, "squared_norms", refuse)
     monkeypatch.setattr(InputJacobian, "check", refuse)
     monkeypatch.setattr(TrialSpectrum, "scaled_eigenvalues", property(refuse))
@@ -267,16 +288,15 @@ def test_wrongly_classified_examples_are_excluded_and_counted(model):
 
 
 @pytest.mark.parametrize("batch_norm", ["inference", "batch"])
-def test_nothing_in_the_model_is_changed(model, data, batch_norm, monkeypatch):
+def test_nothing_in_the_model_is_changed(model, data, batch_norm, registered):
     model.layers[3].trainable = False
     before = [w.copy() for w in model.get_weights()]
     quick(model, data, metrics="all", batch_norm=batch_norm)
-    from infomcr_tf.characterization import trials
 
     def fail(spectrum):
         raise RuntimeError("on the way")
 
-    monkeypatch.setitem(trials.TRIAL_METRICS, "trace", fail)
+    registered(fail)
     with pytest.raises(RuntimeError, match="on the way"):
         quick(model, data, batch_norm=batch_norm)
     for was, now in zip(before, model.get_weights(), strict=True):
@@ -347,29 +367,24 @@ def test_work_is_really_spread(model, data, monkeypatch):
     assert sorted(used) == [tf.config.list_logical_devices("CPU")[i].name for i in (1, 2)]
 
 
-def test_errors_of_other_devices_arrive(model, data, monkeypatch):
-    from infomcr_tf.characterization import trials
-
+def test_errors_of_other_devices_arrive(model, data, registered):
     def fail(spectrum):
         raise RuntimeError("on the way")
 
-    monkeypatch.setitem(trials.TRIAL_METRICS, "trace", fail)
+    registered(fail)
     with pytest.raises(RuntimeError, match="on the way"):
         quick(model, data, devices=["CPU:0", "CPU:1"])
 
 
-def test_tensor_float_32_is_off_inside_and_restored(model, data, monkeypatch):
-    from infomcr_tf.characterization import trials
-
+def test_tensor_float_32_is_off_inside_and_restored(model, data, registered):
     enabled = tf.config.experimental.tensor_float_32_execution_enabled
     seen = []
-    original = trials.TRIAL_METRICS["trace"]
 
     def look(spectrum):
         seen.append(enabled())
-        return original(spectrum)
+        return spectrum.scale
 
-    monkeypatch.setitem(trials.TRIAL_METRICS, "trace", look)
+    registered(look)
     assert enabled()
     quick(model, data)
     assert seen == [False] * 3

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infomcr_tf.characterization.metrics import TRIAL_METRICS, TrialSpectrum
+from infomcr_tf.characterization import METRICS
+from infomcr_tf.characterization.trial_spectrum import TrialSpectrum
 from infomcr_tf.gradients.gram import GramMatrix
 
 
@@ -27,12 +28,12 @@ def gram_of(J, log_scale=0.0):
     )
 
 
-def measure(J, log_scale=0.0, names=tuple(TRIAL_METRICS)):
+OF_THE_GRAM_MATRIX = tuple(name for name, metric in METRICS.items() if metric.needs == "gram")
+
+
+def measure(J, log_scale=0.0, names=OF_THE_GRAM_MATRIX):
     spectrum = TrialSpectrum(gram_of(J, log_scale))
-    results = {}
-    for name in names:
-        results.update(TRIAL_METRICS[name](spectrum))
-    return results
+    return {n.name: n.compute(spectrum) for name in names for n in METRICS[name].of_trials}
 
 
 def random_jacobian(seed, n, W, spread=1.0):

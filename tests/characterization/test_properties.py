@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infomcr_tf.characterization import GradientEngine
-from infomcr_tf.characterization.metrics import TRIAL_METRICS, TrialSpectrum
+from infomcr_tf.characterization import METRICS, GradientEngine
+from infomcr_tf.characterization.trial_spectrum import TrialSpectrum
 
 N = 8
 
@@ -34,7 +34,8 @@ def draw_examples(seed):
 
 def metrics(gram):
     spectrum = TrialSpectrum(gram)
-    return {k: v for function in TRIAL_METRICS.values() for k, v in function(spectrum).items()}
+    metrics = [metric for metric in METRICS.values() if metric.needs == "gram"]
+    return {n.name: n.compute(spectrum) for metric in metrics for n in metric.of_trials}
 
 
 examples = st.builds(draw_examples, st.integers(0, 2**32))
