@@ -26,10 +26,11 @@ class MinimumReport:
     A metric that was not selected is None; one that a trial could not measure is nan. Means and
     standard deviations (population, ddof=0) are over the T trials. Natural logarithms throughout.
 
-    Every number of the table of metrics (`METRICS`) is an attribute as well: `gamma_hat`, `gamma_hat_std`, `gamma`, `log_singular_value_sum`,
-    `spectral_radius`, `fisher_spectral_radius`, `frobenius_norm`, `frobenius_norm_cross`,
-    `frobenius_norm_sampled`, `trace`, `rank`, `rank_tolerance`, `am_gm_gap`, `am_gm_bound`,
-    `train_loss`, `train_accuracy`, and those of metrics that you have registered.
+    Every number of the table of metrics (`METRICS`) is an attribute as well: `gamma_hat`,
+    `gamma_hat_std`, `gamma`, `log_singular_value_sum`, `spectral_radius`,
+    `fisher_spectral_radius`, `frobenius_norm`, `frobenius_norm_cross`, `frobenius_norm_sampled`,
+    `trace`, `rank`, `rank_tolerance`, `am_gm_gap`, `am_gm_bound`, `train_loss`, `train_accuracy`,
+    and those of the metrics that you have registered.
 
     Attributes:
         num_parameters: W, the number of trainable parameters.

@@ -23,9 +23,7 @@ class Rows:
 
 def estimate(engine, num_parameters, seed, num_entries=2000, x=None, labels=None):
     return sampled_frobenius_norm(
-        engine,
-        x,
-        labels,
+        engine.row_blocks(x, labels),
         num_parameters=num_parameters,
         generator=np.random.default_rng(seed),
         num_entries=num_entries,
