@@ -62,6 +62,7 @@ def registered():
     def register(function):
         names.append(f"metric_{len(names)}")
         register_metric(Metric(name=names[-1], title="of a test", compute=function))
+        return names[-1]
 
     yield register
     for name in names:
@@ -296,9 +297,9 @@ def test_nothing_in_the_model_is_changed(model, data, batch_norm, registered):
     def fail(spectrum):
         raise RuntimeError("on the way")
 
-    registered(fail)
+    metric = registered(fail)
     with pytest.raises(RuntimeError, match="on the way"):
-        quick(model, data, batch_norm=batch_norm)
+        quick(model, data, metrics=metric, batch_norm=batch_norm)
     for was, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(now, was)
     assert [layer.trainable for layer in model.layers] == [True] * 3 + [False] + [True] * 3
@@ -371,9 +372,9 @@ def test_errors_of_other_devices_arrive(model, data, registered):
     def fail(spectrum):
         raise RuntimeError("on the way")
 
-    registered(fail)
+    metric = registered(fail)
     with pytest.raises(RuntimeError, match="on the way"):
-        quick(model, data, devices=["CPU:0", "CPU:1"])
+        quick(model, data, metrics=metric, devices=["CPU:0", "CPU:1"])
 
 
 def test_tensor_float_32_is_off_inside_and_restored(model, data, registered):
@@ -384,9 +385,9 @@ def test_tensor_float_32_is_off_inside_and_restored(model, data, registered):
         seen.append(enabled())
         return spectrum.scale
 
-    registered(look)
+    metric = registered(look)
     assert enabled()
-    quick(model, data)
+    quick(model, data, metrics=metric)
     assert seen == [False] * 3
     assert enabled()
 
