@@ -5,18 +5,23 @@ from typing import Any
 import keras
 import numpy as np
 
+from infomcr_tf.gradients.head import HOW_TO_PASS
 
-def check_examples(model: keras.Model, x: Any, y: Any) -> tuple[Any, np.ndarray]:
+
+def check_examples(
+    model: keras.Model, x: Any, y: Any, *, head: Any = None
+) -> tuple[Any, np.ndarray]:
     """Checks examples against a model and brings them into one form.
 
     Args:
         model: a built model with one output [n, K].
         x: one array [n, ...], or a list, tuple or dict of arrays for a model with several inputs.
         y: integer labels [n] or [n, 1], or one-hot or soft labels [n, K], of which the largest
-            counts (Eq. 4 of the paper).
+            counts (Eq. 4 of the paper). For a `LossHead` its targets, any numbers.
+        head: the head that `y` is for; None and a `Head` want labels.
 
     Returns:
-        `x` with NumPy arrays at its leaves, and int64 labels [n].
+        `x` with NumPy arrays at its leaves, and int64 labels [n] (or the targets as float64 rows).
 
     Raises:
         TypeError: if `model` is not a Keras model.
@@ -28,7 +33,11 @@ def check_examples(model: keras.Model, x: Any, y: Any) -> tuple[Any, np.ndarray]
     x = keras.tree.map_structure(_as_array, x)
     _check_inputs(model, x)
     num = num_examples(x)
-    labels = _integer_labels(np.asarray(y), _num_classes(model))
+    if getattr(head, "has_classes", True):
+        num_classes = _num_classes(model)
+        labels = _integer_labels(_as_array(y, "y"), num_classes)
+    else:
+        labels = head.target_rows(y)
     if len(labels) != num:
         raise ValueError(
             "`x` and `y` must hold the same number of examples. "
@@ -37,11 +46,13 @@ def check_examples(model: keras.Model, x: Any, y: Any) -> tuple[Any, np.ndarray]
     return x, labels
 
 
-def _as_array(leaf: Any) -> np.ndarray:
+def _as_array(leaf: Any, name: str = "x") -> np.ndarray:
     try:
         return np.asarray(leaf)
-    except ValueError as error:  # lists of different lengths
-        raise ValueError(f"`x` must hold arrays. Received: {error}") from None
+    except (ValueError, TypeError) as error:  # lists of different lengths, sparse tensors
+        raise ValueError(
+            f"`{name}` must hold dense arrays. Received: {type(leaf).__name__}: {error}"
+        ) from None
 
 
 def num_examples(x: Any) -> int:
@@ -111,13 +122,13 @@ def _num_classes(model: keras.Model) -> int | None:
     if len(outputs) > 1 or len(outputs[0].shape) != 2:
         raise ValueError(
             "`model` must have one output of shape [n, K], the logits of K classes. "
-            f"Received outputs of shape: {[tuple(o.shape) for o in outputs]}"
+            f"Received outputs of shape: {[tuple(o.shape) for o in outputs]}. {HOW_TO_PASS}"
         )
     return outputs[0].shape[-1]
 
 
 def _integer_labels(y: np.ndarray, num_classes: int | None) -> np.ndarray:
-    if y.ndim == 2 and y.shape[1] > 1:
+    if y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "buif":
         if num_classes is not None and y.shape[1] != num_classes:
             raise ValueError(
                 f"One-hot `y` must have a column for each of the model's {num_classes} classes. "
@@ -125,6 +136,14 @@ def _integer_labels(y: np.ndarray, num_classes: int | None) -> np.ndarray:
             )
         if not np.isfinite(y).all():
             raise ValueError("`y` must be finite. Received: NaN or infinite values")
+        # Float16 rows of K probabilities sum to 1 to this.
+        wrong = (y < 0).any(axis=1) | (np.abs(y.sum(axis=1, dtype=np.float64) - 1) > 1e-2)
+        if wrong.any():
+            raise ValueError(
+                "Rows of `y` must be one-hot or probabilities that sum to 1. Received: "
+                f"{y[wrong][0]} at index {np.flatnonzero(wrong)[0]} (several labels at once?). "
+                f"{HOW_TO_PASS}"
+            )
         return y.argmax(axis=1).astype(np.int64)
     if y.ndim == 2:
         y = y[:, 0]
@@ -134,7 +153,15 @@ def _integer_labels(y: np.ndarray, num_classes: int | None) -> np.ndarray:
         )
     labels = y.astype(np.int64) if np.issubdtype(y.dtype, np.number) else None
     if labels is None or not (labels == y).all():
-        raise ValueError(f"Labels in `y` must be integers. Received: dtype {y.dtype}")
+        if y.dtype.kind in "USO":
+            raise ValueError(
+                "Labels in `y` must be integers. Received: texts or objects. Encode them in the "
+                "order of the model's classes: `classes, y = np.unique(y, return_inverse=True)` "
+                "has them in alphabetical order"
+            )
+        raise ValueError(
+            f"Labels in `y` must be integers. Received: dtype {y.dtype}. {HOW_TO_PASS}"
+        )
     bound = num_classes if num_classes is not None else np.inf
     wrong = (labels < 0) | (labels >= bound)
     if wrong.any():

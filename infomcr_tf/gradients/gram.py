@@ -17,7 +17,8 @@ import tensorflow as tf
 from infomcr_tf.arguments import check_choice, check_integer, check_number
 from infomcr_tf.gradients.blocks import Block, inner_products
 from infomcr_tf.gradients.examples import check_examples, take
-from infomcr_tf.gradients.head import Head, HeadOutput
+from infomcr_tf.gradients.head import HeadOutput
+from infomcr_tf.gradients.losses import make_head
 from infomcr_tf.gradients.network import Network
 from infomcr_tf.gradients.passes import METHODS, Pass, Plan
 
@@ -87,7 +88,10 @@ class GradientEngine:
     """Computes Gram matrices of a model's per-example gradients; traced once, used often.
 
     Args:
-        model: a built Keras model with one output [n, K] of logits (or softmax of logits).
+        model: a built Keras model with one output [n, K] of logits (or softmax of logits), unless
+            `loss` is given.
+        loss: whose gradients the rows are, see `make_head`.
+        loss_weights: see `make_head`.
         batch_norm: "inference" or "batch", see `Network`.
         chunk_size: examples of one pass. In "batch" mode the examples that share statistics (10, as
             the authors, by default); in "inference" mode only memory and speed depend on it.
@@ -111,6 +115,8 @@ class GradientEngine:
         self,
         model: keras.Model,
         *,
+        loss: Any = "auto",
+        loss_weights: Any = None,
         batch_norm: str = "inference",
         chunk_size: int | None = None,
         normalize_logits: float | None = None,
@@ -122,8 +128,14 @@ class GradientEngine:
         check_choice("method", method, METHODS)
         if chunk_size is not None:
             chunk_size = check_integer("chunk_size", chunk_size, minimum=1)
-        self._head = Head(normalize_logits, equalize_loss)
-        self._network = Network(model, batch_norm)
+        self._head = make_head(
+            model,
+            loss,
+            loss_weights=loss_weights,
+            normalize_logits=normalize_logits,
+            equalize_loss=equalize_loss,
+        )
+        self._network = Network(model, batch_norm, self._head)
         self._device = device
         self._settings = {
             "method": method,
@@ -146,7 +158,7 @@ class GradientEngine:
         Raises:
             ValueError: if the examples do not fit the model, see `check_examples`.
         """
-        x, y = check_examples(self._network.model, x, y)
+        x, y = check_examples(self._network.model, x, y, head=self._head)
         x, y, passes = self._prepare(x, y)
         results = (self._run(part, x, y) for part in passes)
         if len(passes) == 1:  # what fits into the memory need not be computed again
@@ -197,7 +209,7 @@ class GradientEngine:
         come in any order. J[j, columns] is block[j] times e^log_scales[j], which may be too small
         for a float.
         """
-        x, y = check_examples(self._network.model, x, y)
+        x, y = check_examples(self._network.model, x, y, head=self._head)
         offsets = np.concatenate([[0], np.cumsum(self._network.sizes)])
         x, y, passes = self._prepare(x, y)
         for part in passes:
@@ -216,7 +228,7 @@ class GradientEngine:
             y = tf.constant(y)
             if self._plan is None:
                 two = take(x, slice(0, 2))
-                self._network.check_logits(x)
+                self._network.check(x, y)
                 self._plan = Plan(self._network, self._head, x=two, **self._settings)
             return x, y, self._plan.passes(x, y)
 
@@ -238,7 +250,7 @@ def gram_matrix(model: keras.Model, x: Any, y: Any, **settings: Any) -> np.ndarr
     Args:
         model: a built Keras model with one output [n, K] of logits (or softmax of logits).
         x: examples, one array [N', ...] or a list, tuple or dict of arrays.
-        y: integer labels [N'] or one-hot labels [N', K].
+        y: integer labels [N'] or one-hot labels [N', K]; with a `loss`, its targets.
         **settings: see `GradientEngine`.
     """
     return GradientEngine(model, **settings).gram(x, y).xi

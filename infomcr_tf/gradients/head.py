@@ -16,6 +16,10 @@ import tensorflow as tf
 
 from infomcr_tf.arguments import is_real
 
+HOW_TO_PASS = (
+    'Pass `loss="compiled"`, a Keras loss or its name (a dict or list of them for several '
+    "outputs), or a function `(y, y_pred) -> [n]` of each example's loss"
+)
 # Each step halves the bracket: its width reaches the spacing of float64.
 _BISECTIONS = 60
 
@@ -49,14 +53,23 @@ class Head:
             by its own positive temperature, a constant for differentiation, such that its
             cross-entropy is exactly $L$. A wrongly classified example has a cross-entropy of at
             least $\ln 2$ at every temperature, so it has none and is not `kept`.
+        trusted: whether somebody said that the outputs are logits, whatever they look like.
+        needs_softmax: whether the model was compiled with a loss that takes probabilities.
 
     Raises:
         ValueError: if `normalize_logits` is not a positive number or `equalize_loss` is not
             between 0 and ln 2.
     """
 
+    has_classes = True
+
     def __init__(
-        self, normalize_logits: float | None = None, equalize_loss: float | None = None
+        self,
+        normalize_logits: float | None = None,
+        equalize_loss: float | None = None,
+        *,
+        trusted: bool = False,
+        needs_softmax: bool = False,
     ) -> None:
         if normalize_logits is not None and not (
             is_real(normalize_logits) and 0 < normalize_logits < math.inf
@@ -75,6 +88,8 @@ class Head:
             )
         self.normalize_logits = None if normalize_logits is None else float(normalize_logits)
         self.equalize_loss = None if equalize_loss is None else float(equalize_loss)
+        self.trusted = trusted
+        self.needs_softmax = needs_softmax
 
     def transform(self, logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the transformed logits z' [n, K] in float64 and which examples are kept [n].
@@ -90,6 +105,10 @@ class Head:
         temperature, kept = self._temperature(tf.stop_gradient(z), labels)
         return z * temperature[:, None], kept
 
+    def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Returns the cross-entropies [n] float64 of the logits as they are, differentiable."""
+        return cross_entropy(tf.cast(logits, tf.float64), labels)[0]
+
     def __call__(self, logits: tf.Tensor, labels: tf.Tensor) -> HeadOutput:
         """Returns the losses and the cotangents of n examples.
 
@@ -98,14 +117,14 @@ class Head:
             labels: [n] integers.
         """
         z = tf.cast(logits, tf.float64)
-        losses, correct = _cross_entropy(z, labels)
+        losses, correct = cross_entropy(z, labels)
         with tf.GradientTape() as tape:
             tape.watch(z)
             transformed, kept = self.transform(z, labels)
         unit, log_norms = _cotangent(transformed, labels)
         if self.normalize_logits is not None or self.equalize_loss is not None:
             pulled = tape.gradient(transformed, z, output_gradients=unit)
-            unit, log_factor = _unit(pulled)
+            unit, log_factor = unit_rows(pulled)
             log_norms += log_factor
         return HeadOutput(losses, correct, unit, log_norms, kept)
 
@@ -148,7 +167,7 @@ def _others(z: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.gather(z, columns + tf.cast(columns >= labels, tf.int32), axis=1, batch_dims=1)
 
 
-def _cross_entropy(z: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def cross_entropy(z: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """-ln p_y = ln(1 + sum of e^(z_k - z_y)), accurate where p_y rounds to 1, and p_y > all p_k."""
     others = _others(z, labels)
     own = _at_label(z, labels)
@@ -164,10 +183,13 @@ def _cotangent(z: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     largest = tf.reduce_max(log_others, axis=-1)
     relative = tf.exp(log_others - largest[:, None])
     total = tf.reduce_sum(relative, axis=-1, keepdims=True)
-    unit, log_norms = _unit(tf.where(own, -total, relative))
+    unit, log_norms = unit_rows(tf.where(own, -total, relative))
     return unit, log_norms + largest
 
 
-def _unit(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def unit_rows(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Rows divided by their norms, zero rows left as they are, and the logarithms of the norms."""
+    largest = tf.reduce_max(tf.abs(rows), axis=-1)  # squares of small numbers underflow
+    rows = tf.math.divide_no_nan(rows, largest[:, None])
     norms = tf.norm(rows, axis=-1)
-    return tf.math.divide_no_nan(rows, norms[:, None]), tf.math.log(norms)
+    return tf.math.divide_no_nan(rows, norms[:, None]), tf.math.log(norms) + tf.math.log(largest)

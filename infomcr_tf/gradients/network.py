@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.arguments import check_choice
+from infomcr_tf.gradients.head import HOW_TO_PASS
 
 BATCH_NORM_MODES = ("inference", "batch")
 
@@ -23,6 +24,11 @@ NOT_PER_EXAMPLE = (
     "`model` has no per-example gradients: in inference mode its output is random, or the output "
     "for one example depends on the others. Take out the layer that does this"
 )
+
+# Examples whose outputs are looked at before they are called probabilities.
+_MANY = 64
+# Examples on which a loss is compared with itself on single examples.
+_FEW = 8
 
 # Two threads that trace the same model at once would see each other's overrides.
 TRACING = threading.RLock()
@@ -37,13 +43,15 @@ class Network:
         batch_norm: "inference" uses BatchNorm's moving averages; "batch" the statistics of the
             examples of the call, for the trainable BatchNorm layers. All other layers are in
             inference mode.
+        head: what its outputs are for: a `LossHead` takes any outputs and makes rows of them;
+            None and a `Head` want the logits of one softmax.
 
     Raises:
         TypeError: if `model` is not a Keras model.
         ValueError: if it is not built, has nothing trainable, or `batch_norm` is unknown.
     """
 
-    def __init__(self, model: keras.Model, batch_norm: str = "inference") -> None:
+    def __init__(self, model: keras.Model, batch_norm: str = "inference", head: Any = None) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
         check_choice("batch_norm", batch_norm, BATCH_NORM_MODES)
@@ -56,7 +64,8 @@ class Network:
             )
         self.model = model
         self.variables = list(model.trainable_variables)
-        self._overrides = _without_softmax(model)
+        self._head = head
+        self._overrides = []
         batch_norms = [
             layer
             for layer in self.layers()
@@ -78,7 +87,7 @@ class Network:
     def logits(
         self, x: Any, recorder: contextlib.AbstractContextManager | None = None
     ) -> tf.Tensor:
-        """Returns the logits [n, K], in the dtype that the network computes them in.
+        """Returns the logits [n, K], or rows [n, D] of all outputs for a `LossHead`.
 
         Args:
             x: inputs, one tensor or a list, tuple or dict.
@@ -86,16 +95,18 @@ class Network:
         """
         recorder = recorder or contextlib.nullcontext()
         with override(self._overrides), recorder, keras.StatelessScope():
-            return self.model(x, training=False)
+            outputs = self.model(x, training=False)
+            join = getattr(self._head, "join", _logits)
+            return join(outputs)
 
     def check_logits(self, x: Any) -> int:
-        """Checks on one or two examples that the model gives logits, each example its own.
+        """Checks on one or two examples that the model gives what the head wants, for each alone.
 
         Args:
             x: checked examples, one array or tensor or a structure of them.
 
         Returns:
-            K, the number of classes.
+            K, the number of classes, or D.
 
         Raises:
             ValueError: see `check_logits`; also if the logits are random or, but for BatchNorm in
@@ -108,7 +119,7 @@ class Network:
             return self.logits(chosen).numpy()
 
         together = logits_of(0, last, 0)
-        check_logits(together)
+        self._check_outputs(x, together)
         # A batch is added up in another order: some roundings of the largest logit.
         tolerance = 1e3 * np.finfo(together.dtype).eps * np.abs(together).max()
         if not self.couples_examples:
@@ -116,6 +127,50 @@ class Network:
                 if np.abs(row - logits_of(index)).max() > tolerance:
                     raise ValueError(NOT_PER_EXAMPLE)
         return together.shape[1]
+
+    def check(self, x: Any, y: tf.Tensor) -> None:
+        """Checks model and loss on a few examples.
+
+        Args:
+            x: checked examples, as tensors.
+            y: their labels, or rows of targets for a `LossHead`.
+
+        Raises:
+            ValueError: see `check_logits`, and `LossHead.check`.
+        """
+        self.check_logits(x)
+        if not getattr(self._head, "has_classes", True):
+            some = keras.tree.map_structure(lambda leaf: leaf[:_FEW], x)
+            self._head.check(self.logits(some), y[:_FEW])
+
+    def _check_outputs(self, x: Any, rows: np.ndarray) -> None:
+        head = self._head
+        if not getattr(head, "has_classes", True):
+            if not np.isfinite(rows).all():
+                raise ValueError("`model` gives NaN or infinite outputs on these examples.")
+            return
+        trusted = getattr(head, "trusted", False)
+        check_logits(rows, trusted=trusted)
+        if not trusted and ((rows > 0) & (rows < 1)).all():
+            some = keras.tree.map_structure(lambda leaf: leaf[:_MANY], x)
+            rows = self.logits(some).numpy()
+            if ((rows > 0) & (rows < 1)).all():
+                raise ValueError(
+                    "`model` must give logits or a softmax of them, unless `loss` is given. "
+                    "Received: outputs that all lie between 0 and 1, as of a sigmoid. Pass the "
+                    "`loss` it was trained with; if these are logits, "
+                    "`keras.losses.SparseCategoricalCrossentropy(from_logits=True)`"
+                )
+        if getattr(head, "needs_softmax", False):
+            one = keras.tree.map_structure(lambda leaf: leaf[:1], x)
+            with override(self._overrides), keras.StatelessScope():
+                output = self.model(one, training=False)
+            if before_activation(output)[1] != "softmax":
+                raise ValueError(
+                    "`model` must end in softmax, for the loss that it was compiled with has "
+                    "`from_logits=False`. Received: outputs of something else. If they are logits, "
+                    'train with `from_logits=True`; `loss="compiled"` measures the loss as it is'
+                )
 
 
 @contextlib.contextmanager
@@ -146,33 +201,48 @@ def _in_training(layer: keras.layers.Layer) -> Callable:
     return call
 
 
-def _identity(inputs: tf.Tensor, *_: Any, **__: Any) -> tf.Tensor:
-    return inputs
+def before_activation(output: tf.Tensor) -> tuple[tf.Tensor, str | None]:
+    """What a softmax or sigmoid that Keras' losses look behind was applied to, and its name.
+
+    Keras notes the logits with the output of these activations, and its cross-entropies use them in
+    the place of the probabilities. Other outputs are returned as they are.
+    """
+    logits = getattr(output, "_keras_logits", None)
+    if logits is not None:
+        for name, function in (("softmax", tf.nn.softmax), ("sigmoid", tf.nn.sigmoid)):
+            if hasattr(output, "numpy"):
+                same = np.allclose(function(logits), output, rtol=1e-3, atol=1e-6)
+            else:
+                same = output.op.type == name.capitalize()
+            if same:
+                return logits, name
+    return output, None
 
 
-def _without_softmax(model: keras.Model) -> list[tuple[Any, str, Any]]:
-    """The overrides that take a softmax away from the end of a model."""
-    last = _last_operation(model)
-    if isinstance(last, keras.layers.Softmax) or type(last).__name__ == "Softmax":
-        return [(last, "call", _identity)]
-    if getattr(last, "activation", None) is keras.activations.softmax:
-        return [(last, "activation", keras.activations.linear)]
-    return []
+def _logits(output: Any) -> tf.Tensor:
+    """The logits of a model that gives them, or their softmax."""
+    if not tf.is_tensor(output):
+        shapes = [tuple(leaf.shape) for leaf in keras.tree.flatten(output)]
+        raise ValueError(
+            "`model` must have one output of shape [n, K], the logits of K classes. "
+            f"Received outputs of shape: {shapes}. {HOW_TO_PASS}"
+        )
+    logits, activation = before_activation(output)
+    if activation == "sigmoid":
+        raise ValueError(
+            "`model` must give logits or a softmax of them, unless `loss` is given. Received: a "
+            'model that ends in sigmoid. Pass `loss="binary_crossentropy"`, if that is what it was '
+            "trained with"
+        )
+    return logits
 
 
-def _last_operation(model: keras.Model) -> Any:
-    """The operation that makes the model's output; None where the model does not declare it."""
-    last = model
-    while isinstance(last, keras.Model):
-        outputs = getattr(last, "outputs", None)
-        if not outputs:
-            return None
-        last = outputs[0]._keras_history.operation
-    return last
-
-
-def check_logits(logits: tf.Tensor) -> None:
+def check_logits(logits: tf.Tensor, *, trusted: bool = False) -> None:
     """Refuses outputs that are no logits.
+
+    Args:
+        logits: [n, K]
+        trusted: somebody said that these are logits, whatever their values.
 
     Raises:
         ValueError: if the outputs are not [n, K] with K at least 2, not finite, or probabilities.
@@ -181,14 +251,15 @@ def check_logits(logits: tf.Tensor) -> None:
     if values.ndim != 2 or values.shape[1] < 2:
         raise ValueError(
             "`model` must have one output of shape [n, K], the logits of K >= 2 classes. "
-            f"Received an output of shape: {values.shape}"
+            f"Received an output of shape: {values.shape}. {HOW_TO_PASS}"
         )
     if not np.isfinite(values).all():
         raise ValueError("`model` gives NaN or infinite logits on these examples.")
-    # Sums of float32 softmax outputs are 1 up to K roundings.
-    tolerance = values.shape[1] * np.finfo(np.float32).eps
-    if (values >= 0).all() and (np.abs(values.sum(axis=1) - 1) <= tolerance).all():
+    if trusted:
+        return
+    # Sums of softmax outputs in half precision are 1 to this.
+    if (values >= 0).all() and (np.abs(values.sum(axis=1) - 1) <= 1e-2).all():
         raise ValueError(
-            "`model` gives probabilities, and its logits cannot be found from its layers. "
-            "End the model in a layer without softmax, or in a Softmax layer"
+            "`model` gives probabilities, and what softmax was applied to cannot be found. End the "
+            "model in logits or a Softmax layer, or pass its `loss`"
         )

@@ -82,12 +82,13 @@ class Plan:
         """Returns the passes over examples of these shapes, traced."""
         while True:
             try:
-                return self._by_rules(x, len(y)) + self._by_differentiation(x, y)
+                return self._by_rules(x, y) + self._by_differentiation(x, y)
             except InnerGraphError as error:
                 given_up = error.layers
                 self._covered = [c for c in self._covered if c.layer not in given_up]
 
-    def _by_rules(self, x: Any, n: int) -> list[Pass]:
+    def _by_rules(self, x: Any, y: tf.Tensor) -> list[Pass]:
+        n = len(y)
         # Chunks are as large as the memory allows, and equally large.
         largest = max(1, self._budget // max(self._activation_bytes, 1))
         chunk = self._chunk_size or -(-n // -(-n // largest))
@@ -100,7 +101,7 @@ class Plan:
             return function
 
         return [
-            Pass(self._traced(trace, group, _signature(x, None)), chunk)
+            Pass(self._traced(trace, group, _signature(x, y, None)), chunk)
             for group in self._groups(self._bytes_by_rules(), n)
         ]
 
@@ -131,7 +132,7 @@ class Plan:
                         self._kind, self._network, self._head, group, signature, sample
                     )
 
-                functions[length] = self._traced(trace, group, _signature(x, length))
+                functions[length] = self._traced(trace, group, _signature(x, y, length))
             passes.append(Pass(functools.partial(_by_length, functions), chunk))
         return passes
 
@@ -159,13 +160,13 @@ class Plan:
         return self._functions[key]
 
 
-def _signature(x: Any, length: int | None) -> tuple:
+def _signature(x: Any, y: tf.Tensor, length: int | None) -> tuple:
     """Of (x, y) with `length` examples; None is any number."""
 
     def spec(leaf: tf.Tensor) -> tf.TensorSpec:
         return tf.TensorSpec([length, *leaf.shape[1:]], leaf.dtype)
 
-    return keras.tree.map_structure(spec, x), tf.TensorSpec([length], tf.int64)
+    return keras.tree.map_structure(spec, x), spec(y)
 
 
 def _by_length(functions: dict[int | None, Callable], x: Any, y: tf.Tensor) -> tuple:
