@@ -1,5 +1,7 @@
 """`characterize`: measures a trained minimum."""
 
+import dataclasses
+import functools
 import math
 import os
 import warnings
@@ -11,12 +13,19 @@ import numpy as np
 from tqdm import tqdm
 
 from infomcr_tf.characterization.device_pool import resolve_devices, spread
+from infomcr_tf.characterization.example_set import open_examples
 from infomcr_tf.characterization.finished_trials import FinishedTrials, fingerprint
+from infomcr_tf.characterization.metric_table import METRICS
 from infomcr_tf.characterization.report import MinimumReport, to_arrays
-from infomcr_tf.characterization.robustness import RobustnessBlocks, pool_blocks
+from infomcr_tf.characterization.robustness import (
+    Block,
+    RobustnessBlocks,
+    UnavailableMetricError,
+    pool_blocks,
+)
 from infomcr_tf.characterization.settings import resolve_settings
-from infomcr_tf.characterization.trials import Trials, num_parameters
-from infomcr_tf.gradients.examples import check_examples
+from infomcr_tf.characterization.trials import Trials, num_parameters, sample_of
+from infomcr_tf.gradients.losses import describe, make_head
 from infomcr_tf.precision import float32_precision
 from infomcr_tf.regularizer import FisherRegularizedModel
 
@@ -24,7 +33,7 @@ from infomcr_tf.regularizer import FisherRegularizedModel
 def characterize(
     model: keras.Model,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     num_trials: int = 100,
     num_samples: int = 100,
@@ -41,6 +50,8 @@ def characterize(
     devices: Sequence[str] | None = None,
     max_memory_bytes: int = 2 * 1024**3,
     progress: bool = True,
+    loss: Any = "auto",
+    loss_weights: Any = None,
 ) -> MinimumReport:
     r"""Measures the minimum that a trained model is at (sections 5 and 7.1, appendix D).
 
@@ -52,7 +63,11 @@ def characterize(
     Args:
         model: a built Keras model with one output [n, K], logits or a softmax of logits; of a
             `FisherRegularizedModel` the wrapped model is measured.
-        x: the un-augmented training set S, one array [N, ...], or a list, tuple or dict of arrays.
+        x: the un-augmented training set S, one array [N, ...], or a list, tuple or dict of arrays
+            (in memory or mapped from a file). Or, without `y`, a finite `tf.data.Dataset` or
+            `keras.utils.PyDataset` of batches (x, y), or a function that returns an iterator over
+            them: it is read once to count the examples, once to fetch those of all trials, and once
+            for the robustness.
         y: integer labels [N], or one-hot or soft labels [N, K] (the largest counts, Eq. 4).
         num_trials: T.
         num_samples: N', the examples of one trial; drawn without replacement, independently of the
@@ -76,6 +91,14 @@ def characterize(
             GPUs. The numbers do not depend on it.
         max_memory_bytes: bound on the memory for J and for the recorded activations, per device.
         progress: show progress bars.
+        loss: whose gradients the rows of J are. "auto": the cross-entropy of K >= 2 logits or of a
+            softmax, and an error where the model was compiled with another loss or gives other
+            outputs. "compiled": the losses and weights given to `compile`. A Keras loss or its
+            name, a list or dict of them for several outputs, or a function `(y, y_pred) -> [n]`:
+            `y` then holds the targets of this loss, and an example's loss is what Keras computes
+            for a batch of this example alone. `equalize_loss` and `normalize_logits` need classes,
+            and the robustness is that of the outputs themselves.
+        loss_weights: numbers for the outputs, as in `compile`.
 
     Returns:
         A `MinimumReport`.
@@ -102,6 +125,8 @@ def characterize(
         num_robustness_examples=num_robustness_examples,
         devices=devices,
         max_memory_bytes=max_memory_bytes,
+        loss=loss,
+        loss_weights=loss_weights,
     )
     return measurement.run(checkpoint=checkpoint, progress=progress)
 
@@ -120,6 +145,8 @@ class Measurement:
         protocol: see `characterize`.
         devices: see `characterize`.
         max_memory_bytes: see `characterize`.
+        loss: see `characterize`.
+        loss_weights: see `characterize`.
         **settings: the other arguments of `characterize` that change its numbers.
 
     Raises:
@@ -131,27 +158,55 @@ class Measurement:
         self,
         model: keras.Model,
         x: Any,
-        y: Any,
+        y: Any = None,
         *,
         metrics: str | Sequence[str] = "all",
         protocol: str | None = None,
         devices: Sequence[str] | None = None,
         max_memory_bytes: int = 2 * 1024**3,
+        loss: Any = "auto",
+        loss_weights: Any = None,
         **settings: Any,
     ) -> None:
         self.model = model.model if isinstance(model, FisherRegularizedModel) else model
-        self._x, self._labels = check_examples(self.model, x, y)
+        self._make_head = functools.partial(make_head, model, loss, loss_weights=loss_weights)
+        self._examples = open_examples(self.model, x, y, self._make_head(), max_memory_bytes)
         self._settings = resolve_settings(
-            len(self._labels), metrics=metrics, protocol=protocol, **settings
+            len(self._examples),
+            metrics=metrics,
+            protocol=protocol,
+            loss=self._described(loss, loss_weights),
+            **settings,
         )
         self._devices = resolve_devices(devices)
         self._max_memory_bytes = max_memory_bytes
         self._workers: dict[tuple, Any] = {}
+        self._fetched = False
         # Refuses here what these cannot work with, before anything is traced or written.
         if self._settings.trial_metrics:
             self._worker(Trials, self._devices[0])
         if self._settings.input_metrics:
+            self._check_input_metrics(by_name=metrics != "all")
+
+    def _check_input_metrics(self, *, by_name: bool) -> None:
+        """Leaves out what the model does not have, unless it was asked for by name."""
+        try:
             self._worker(RobustnessBlocks, self._devices[0]).check()
+        except UnavailableMetricError as error:
+            others = self._settings.trial_metrics
+            if by_name:
+                names = [n for n in others or METRICS if METRICS[n].needs != "inputs"]
+                raise ValueError(f"{error}. Leave it out: `metrics={names}`") from None
+            warnings.warn(f"left out: {error}.", UserWarning, stacklevel=4)
+            self._settings = dataclasses.replace(self._settings, metrics=others)
+
+    def _described(self, loss: Any, loss_weights: Any) -> str:
+        if isinstance(loss, str) and loss == "auto":
+            return loss
+        head = self._make_head()
+        text = describe(getattr(head, "loss", loss))
+        weights = getattr(head, "loss_weights", loss_weights)
+        return text if weights is None else f"{text} with weights {weights}"
 
     def run(
         self, *, checkpoint: str | os.PathLike | None = None, progress: bool = True
@@ -162,15 +217,16 @@ class Measurement:
         settings = self._settings
         identity = None
         if checkpoint is not None:
-            identity = fingerprint(self.model, self._x, self._labels, settings)
+            identity = fingerprint(self.model, self._examples, settings)
         state = FinishedTrials(checkpoint, identity)
         try:
             # TensorFloat-32 would leave three digits of J.
             with float32_precision():
                 if settings.trial_metrics:
+                    self._fetch_samples(state)
                     self._run(Trials, state.trials, range(settings.num_trials), state, progress)
                 if settings.input_metrics:
-                    blocks = RobustnessBlocks.indices(settings, len(self._labels))
+                    blocks = RobustnessBlocks.indices(settings, len(self._examples))
                     self._run(RobustnessBlocks, state.robustness, blocks, state, progress)
         finally:
             state.write()
@@ -178,17 +234,29 @@ class Measurement:
         _warn_of_singular_or_excluded(report)
         return report
 
+    def _fetch_samples(self, state: FinishedTrials) -> None:
+        """Draws the samples of all trials and fetches them in one pass, once."""
+        todo = [t for t in range(self._settings.num_trials) if t not in state.trials]
+        if todo and not self._fetched:
+            indices = [sample_of(self._settings, len(self._examples), trial) for trial in todo]
+            self._examples.fetch(np.concatenate(indices))
+            self._fetched = not state.trials
+
     def _run(
         self, kind: type, results: dict, items: range, state: FinishedTrials, progress: bool
     ) -> None:
         """Fills in the results that are missing."""
         todo = [item for item in items if item not in results]
-        finished = spread(todo, lambda device: self._worker(kind, device), self._devices)
-        with tqdm(
-            total=len(items), initial=len(items) - len(todo), desc=kind.TITLE, disable=not progress
-        ) as bar:
+        done = len(items) - len(todo)
+        devices = self._devices
+        if kind is RobustnessBlocks and self._examples.streamed and todo:
+            # One block after the other as they are read: none waits in memory for a device.
+            devices = devices[:1]
+            todo = self._worker(kind, devices[0]).streamed(set(todo))
+        finished = spread(todo, lambda device: self._worker(kind, device), devices)
+        with tqdm(total=len(items), initial=done, desc=kind.TITLE, disable=not progress) as bar:
             for item, result in finished:
-                results[item] = result
+                results[item.number if isinstance(item, Block) else item] = result
                 state.write_if_due()
                 bar.update()
 
@@ -196,9 +264,12 @@ class Measurement:
         if (kind, device) not in self._workers:
             self._workers[kind, device] = kind(
                 self.model,
-                self._x,
-                self._labels,
+                self._examples,
                 self._settings,
+                head=self._make_head(
+                    normalize_logits=self._settings.normalize_logits,
+                    equalize_loss=self._settings.equalize_loss,
+                ),
                 device=device,
                 max_memory_bytes=self._max_memory_bytes,
             )
@@ -218,7 +289,7 @@ class Measurement:
             robustness = pool_blocks([values for _, values in sorted(state.robustness.items())])
         return MinimumReport(
             num_parameters=num_parameters(self.model),
-            num_examples=len(self._labels),
+            num_examples=len(self._examples),
             num_samples=settings.num_samples,
             trials=trials,
             robustness=robustness[0],

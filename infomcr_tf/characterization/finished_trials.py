@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from infomcr_tf.characterization.example_set import ArrayExamples, StreamedExamples
 from infomcr_tf.characterization.settings import Settings
 from infomcr_tf.storage import read_json, to_float, write_json
 
@@ -108,16 +109,18 @@ def _index(text: str) -> int:
     return int(text)
 
 
-def fingerprint(model: keras.Model, x: Any, labels: np.ndarray, settings: Settings) -> str:
+def fingerprint(
+    model: keras.Model, examples: ArrayExamples | StreamedExamples, settings: Settings
+) -> str:
     """Identifies what the numbers of a characterisation depend on."""
     digest = hashlib.blake2b(digest_size=16)
     relevant = {name: value for name, value in settings.to_dict().items() if name != "num_trials"}
     trainable = [variable.path for variable in model.trainable_variables]
     digest.update(json.dumps([relevant, trainable, _architecture(model)], default=str).encode())
-    arrays = [*model.get_weights(), labels, *keras.tree.flatten(x)]
-    for array in arrays:
+    for array in model.get_weights():
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
+    examples.update(digest)
     return digest.hexdigest()
 
 

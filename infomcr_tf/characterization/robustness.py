@@ -11,20 +11,37 @@ in float64.
 
 import functools
 import math
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.arguments import check_number
+from infomcr_tf.characterization.example_set import ArrayExamples, StreamedExamples
 from infomcr_tf.characterization.settings import Settings
-from infomcr_tf.gradients.examples import take
+from infomcr_tf.gradients.examples import num_examples, take
 from infomcr_tf.gradients.head import Head
-from infomcr_tf.gradients.network import Network, check_logits
+from infomcr_tf.gradients.loss_head import LossHead
+from infomcr_tf.gradients.network import Network
 
 # Examples in one pass (more do not make it faster), and between two steps of the progress bar.
 BLOCK = 100
+# Without classes, backward passes for a block of examples.
+MAX_OUTPUTS = 4096
+
+
+class UnavailableMetricError(ValueError):
+    """A metric that a model does not have."""
+
+
+class Block(NamedTuple):
+    """The examples of one block, where they are not taken by their number."""
+
+    number: int
+    x: Any
+    labels: Any
 
 
 class RobustnessBlocks:
@@ -32,9 +49,9 @@ class RobustnessBlocks:
 
     Args:
         model: a built Keras model.
-        x: the checked examples S.
-        labels: int64 [N].
-        settings: which examples, and how logits are transformed.
+        examples: S.
+        settings: which examples.
+        head: how outputs are transformed.
         device: a TensorFlow device name, or None.
         max_memory_bytes: see `InputJacobian`.
     """
@@ -44,23 +61,22 @@ class RobustnessBlocks:
     def __init__(
         self,
         model: keras.Model,
-        x: Any,
-        labels: np.ndarray,
+        examples: ArrayExamples | StreamedExamples,
         settings: Settings,
         *,
+        head: Head | LossHead,
         device: str | None,
         max_memory_bytes: int,
     ) -> None:
-        self._x, self._labels = x, labels
-        self._indices = np.arange(len(labels))
+        self._examples = examples
+        self._indices = np.arange(len(examples))
         if settings.num_robustness_examples is not None:
             generator = np.random.default_rng([settings.seed, 0, 2])
             size = settings.num_robustness_examples
-            self._indices = np.sort(generator.choice(len(labels), size, replace=False))
+            self._indices = np.sort(generator.choice(len(examples), size, replace=False))
         self._jacobian = InputJacobian(
             model,
-            normalize_logits=settings.normalize_logits,
-            equalize_loss=settings.equalize_loss,
+            head=head,
             device=device,
             max_memory_bytes=max_memory_bytes,
         )
@@ -72,12 +88,20 @@ class RobustnessBlocks:
 
     def check(self) -> None:
         """Checks that the metric exists for this model, see `InputJacobian.check`."""
-        self._jacobian.check(self._x)
+        self._jacobian.check(self._examples.first[0])
 
-    def __call__(self, block: int) -> list[float]:
+    def streamed(self, wanted: set[int]) -> Iterator["Block"]:
+        """Yields the wanted blocks, in one pass over the examples."""
+        blocks = self._examples.blocks(self._indices, BLOCK)
+        return (Block(i, *block) for i, block in enumerate(blocks) if i in wanted)
+
+    def __call__(self, block: "int | Block") -> list[float]:
         """Returns the number of values of a block, their mean and summed squared deviations."""
-        indices = self._indices[block * BLOCK : (block + 1) * BLOCK]
-        values = self._jacobian.squared_norms(take(self._x, indices), self._labels[indices])
+        if isinstance(block, Block):
+            x, labels = block.x, block.labels
+        else:
+            x, labels = self._examples.take(self._indices[block * BLOCK : (block + 1) * BLOCK])
+        values = self._jacobian.squared_norms(x, labels)
         if not len(values):
             return [0, 0.0, 0.0]
         mean = float(np.mean(values))
@@ -105,10 +129,9 @@ class InputJacobian:
     example's output is not a function of that example alone.
 
     Args:
-        model: a built Keras model with one output [n, K] of logits (or softmax of logits).
-        normalize_logits: s; f is the softmax of `logits / (||logits|| s)`.
-        equalize_loss: L; f is the softmax of the logits times the example's temperature, at which
-            its cross-entropy is L.
+        model: a built Keras model.
+        head: a `Head`: f is the softmax of the logits that it has transformed. A `LossHead`: f are
+            the outputs of the model, flattened and joined.
         max_memory_bytes: bound on the memory of the K rows of the examples of one pass.
         device: a TensorFlow device name to compute on; None leaves it to TensorFlow.
     """
@@ -117,25 +140,26 @@ class InputJacobian:
         self,
         model: keras.Model,
         *,
-        normalize_logits: float | None = None,
-        equalize_loss: float | None = None,
+        head: Head | LossHead | None = None,
         max_memory_bytes: int = 2 * 1024**3,
         device: str | None = None,
     ) -> None:
-        self._network = Network(model)
-        self._head = Head(normalize_logits, equalize_loss)
+        self._head = Head() if head is None else head
+        self._network = Network(model, head=self._head)
         self._max_memory = int(check_number("max_memory_bytes", max_memory_bytes, minimum=1))
         self._device = device
         # TensorFlow counts tracings by code object and would warn of a second instance's; a partial
         # object has none.
         self._function = tf.function(functools.partial(self._row_products), autograph=False)
-        self._num_classes: int | None = None
+        self._num_outputs: int | None = None
 
     def check(self, x: Any) -> None:
         """Checks on one example, without tracing, that the metric exists for this model.
 
         Raises:
-            ValueError: where the output is no logits, or not differentiable in an input.
+            UnavailableMetricError: where the output is not differentiable in an input, or is too
+                large.
+            ValueError: where it is not what the loss is for.
         """
         with tf.device(self._device):
             example = _floats(take(x, slice(0, 1)))
@@ -143,13 +167,20 @@ class InputJacobian:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(leaves)
                 logits = self._network.logits(example)
-            check_logits(logits)
+            self._network.check_logits(example)
             if any(gradient is None for gradient in tape.gradient(logits, leaves)):
-                raise ValueError(
+                raise UnavailableMetricError(
                     "robustness needs a model whose output is differentiable in every input, and "
-                    "one of them is not (integer tokens?). Leave it out: `metrics` can be a list."
+                    "one of them is not (integer tokens?)"
                 )
-        self._num_classes = int(logits.shape[1])
+            transformed, _ = self._head.transform(logits, tf.zeros([1], tf.int64))
+        num_outputs = int(transformed.shape[1])
+        if not self._head.has_classes and num_outputs > MAX_OUTPUTS:
+            raise UnavailableMetricError(
+                f"robustness takes a backward pass for each of at most {MAX_OUTPUTS} outputs of an "
+                f"example, and this model has {num_outputs}"
+            )
+        self._num_outputs = num_outputs
 
     def squared_norms(self, x: Any, labels: np.ndarray) -> np.ndarray:
         """Returns `||J_x f(x_j)||_2^2`, float64 [n], without the examples that are not kept.
@@ -161,22 +192,25 @@ class InputJacobian:
         Raises:
             ValueError: see `check`.
         """
-        if self._num_classes is None:
+        if self._num_outputs is None:
             self.check(x)
-        size = self._pass_size(x, labels)
+        n = num_examples(x)
+        if not self._head.has_classes:
+            labels = np.zeros(n, np.int64)
+        size = self._pass_size(x, n)
         results = []
-        for start in range(0, len(labels), size):
+        for start in range(0, n, size):
             part = slice(start, start + size)
             with tf.device(self._device):
                 products, log_norms, kept = self._function(_floats(take(x, part)), labels[part])
             results.append(_largest_eigenvalues(products.numpy(), log_norms.numpy())[kept.numpy()])
         return np.concatenate(results)
 
-    def _pass_size(self, x: Any, labels: np.ndarray) -> int:
+    def _pass_size(self, x: Any, n: int) -> int:
         inputs = sum(math.prod(leaf.shape[1:]) for leaf in keras.tree.flatten(x))
         # A row is held in float32 and, for the products, twice in float64.
-        need = self._num_classes * inputs * (4 + 8 + 8)
-        return min(max(self._max_memory // need, 1), BLOCK, len(labels))
+        need = self._num_outputs * inputs * (4 + 8 + 8)
+        return min(max(self._max_memory // need, 1), BLOCK, n)
 
     def _row_products(self, x: Any, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Products [n, K, K] of the rows without their scales, ln of the scales [n, K], kept [n].
@@ -192,11 +226,12 @@ class InputJacobian:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as head_tape:
             head_tape.watch(z)
             transformed, kept = self._head.transform(z, labels)
-        log_p = tf.nn.log_softmax(transformed)
+        row_of = _rows_of_softmax if self._head.has_classes else _rows_of_outputs
+        unit_row = row_of(transformed)
         row_dtype = tf.float64 if logits.dtype == tf.float64 else tf.float32
 
         def row(k: tf.Tensor, rows: tf.TensorArray, scales: tf.TensorArray) -> tuple:
-            unit, log_norm = _softmax_row(log_p, k)
+            unit, log_norm = unit_row(k)
             pulled = head_tape.gradient(transformed, z, output_gradients=unit)
             length = tf.norm(pulled, axis=-1)
             unit = tf.cast(tf.math.divide_no_nan(pulled, length[:, None]), logits.dtype)
@@ -208,11 +243,11 @@ class InputJacobian:
                 scales.write(k, log_norm + tf.math.log(length)),
             )
 
-        num_classes = tf.shape(z)[1]
-        rows = tf.TensorArray(row_dtype, size=num_classes)
-        scales = tf.TensorArray(tf.float64, size=num_classes)
+        num_outputs = tf.shape(transformed)[1]
+        rows = tf.TensorArray(row_dtype, size=num_outputs)
+        scales = tf.TensorArray(tf.float64, size=num_outputs)
         _, rows, scales = tf.while_loop(
-            lambda k, *_: k < num_classes, row, (0, rows, scales), parallel_iterations=1
+            lambda k, *_: k < num_outputs, row, (0, rows, scales), parallel_iterations=1
         )
         stacked = tf.cast(tf.transpose(rows.stack(), [1, 0, 2]), tf.float64)
         products = tf.matmul(stacked, stacked, transpose_b=True)
@@ -227,6 +262,20 @@ def _floats(x: Any) -> Any:
         return tf.convert_to_tensor(leaf, dtype)
 
     return keras.tree.map_structure(convert, x)
+
+
+def _rows_of_softmax(z: tf.Tensor) -> Callable:
+    return functools.partial(_softmax_row, tf.nn.log_softmax(z))
+
+
+def _rows_of_outputs(outputs: tf.Tensor) -> Callable:
+    """Row k of the identity."""
+    n, size = tf.unstack(tf.shape(outputs))
+
+    def row(k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.one_hot(tf.fill([n], k), size, dtype=tf.float64), tf.zeros([n], tf.float64)
+
+    return row
 
 
 def _softmax_row(log_p: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

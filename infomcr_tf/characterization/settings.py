@@ -32,6 +32,7 @@ class Settings:
     seed: int = 0
     protocol: str | None = None
     num_robustness_examples: int | None = None
+    loss: str = "auto"
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values."""
@@ -50,7 +51,7 @@ class Settings:
     @property
     def engine_arguments(self) -> dict[str, Any]:
         """The arguments that belong to the per-example gradients."""
-        names = ("batch_norm", "chunk_size", "normalize_logits", "equalize_loss", "method")
+        names = ("batch_norm", "chunk_size", "method")
         return {name: getattr(self, name) for name in names}
 
 

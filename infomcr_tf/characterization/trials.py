@@ -1,16 +1,17 @@
 """One trial: the sample S^t, its Gram matrix, and all metrics that follow from it."""
 
 import functools
-from typing import Any
 
 import keras
 import numpy as np
 
+from infomcr_tf.characterization.example_set import ArrayExamples, StreamedExamples
 from infomcr_tf.characterization.metric_table import METRICS
 from infomcr_tf.characterization.settings import Settings
 from infomcr_tf.characterization.trial_spectrum import TrialSpectrum
-from infomcr_tf.gradients.examples import take
 from infomcr_tf.gradients.gram import GradientEngine
+from infomcr_tf.gradients.head import Head
+from infomcr_tf.gradients.loss_head import LossHead
 
 
 class Trials:
@@ -18,9 +19,9 @@ class Trials:
 
     Args:
         model: a built Keras model.
-        x: the checked examples S.
-        labels: int64 [N].
+        examples: S.
         settings: which samples, which metrics.
+        head: whose gradients the rows are.
         device: a TensorFlow device name, or None.
         max_memory_bytes: see `GradientEngine`.
     """
@@ -30,37 +31,34 @@ class Trials:
     def __init__(
         self,
         model: keras.Model,
-        x: Any,
-        labels: np.ndarray,
+        examples: ArrayExamples | StreamedExamples,
         settings: Settings,
         *,
+        head: Head | LossHead,
         device: str | None,
         max_memory_bytes: int,
     ) -> None:
-        self._x, self._labels, self._settings = x, labels, settings
+        self._examples, self._settings, self._head = examples, settings, head
         self._engine = GradientEngine(
-            model, **settings.engine_arguments, device=device, max_memory_bytes=max_memory_bytes
+            model,
+            loss=head,
+            **settings.engine_arguments,
+            device=device,
+            max_memory_bytes=max_memory_bytes,
         )
         self._num_parameters = num_parameters(model)
 
     def __call__(self, trial: int) -> dict[str, float]:
         """Returns the numbers of trial t by name; nan where `equalize_loss` leaves no example."""
         settings = self._settings
-        indices = sample_indices(
-            len(self._labels),
-            settings.num_samples,
-            trial,
-            seed=settings.seed,
-            in_stored_order=settings.protocol == "authors",
-        )
-        x, labels = take(self._x, indices), self._labels[indices]
+        indices = sample_of(settings, len(self._examples), trial)
+        x, labels = self._examples.take(indices)
         gram = self._engine.gram(x, labels)
         result = {
             "train_loss": float(np.mean(gram.losses)),
-            "train_accuracy": float(np.mean(gram.correct)),
             "num_kept": len(gram.kept),
         }
-        numbers = [n for name in settings.trial_metrics for n in METRICS[name].of_trials]
+            "train_loss": float(np.mean(gram.losses)),
         if not len(gram.kept):
             return result | {number.name: float("nan") for number in numbers}
         spectrum = TrialSpectrum(
@@ -95,6 +93,17 @@ def sample_indices(
         return np.arange(trial * num_samples, (trial + 1) * num_samples)
     generator = np.random.default_rng([seed, trial])
     return generator.choice(num_examples, num_samples, replace=False)
+
+
+def sample_of(settings: Settings, num_examples: int, trial: int) -> np.ndarray:
+    """The indices [N'] of trial t's sample of N examples."""
+    return sample_indices(
+        num_examples,
+        settings.num_samples,
+        trial,
+        seed=settings.seed,
+        in_stored_order=settings.protocol == "authors",
+    )
 
 
 def num_parameters(model: keras.Model) -> int:

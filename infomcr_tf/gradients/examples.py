@@ -21,7 +21,7 @@ def check_examples(
         head: the head that `y` is for; None and a `Head` want labels.
 
     Returns:
-        `x` with NumPy arrays at its leaves, and int64 labels [n] (or the targets as float64 rows).
+        `x` with NumPy arrays at its leaves, and int64 labels [n] (the targets as arrays).
 
     Raises:
         TypeError: if `model` is not a Keras model.
@@ -37,7 +37,10 @@ def check_examples(
         num_classes = _num_classes(model)
         labels = _integer_labels(_as_array(y, "y"), num_classes)
     else:
-        labels = head.target_rows(y)
+        labels = keras.tree.map_structure(lambda leaf: _as_array(leaf, "y"), y)
+        for leaf in keras.tree.flatten(labels):
+            _check_target(leaf, num_examples(x))
+        return x, labels
     if len(labels) != num:
         raise ValueError(
             "`x` and `y` must hold the same number of examples. "
@@ -65,6 +68,27 @@ def take(x: Any, indices: Any) -> Any:
     return keras.tree.map_structure(lambda leaf: leaf[indices], x)
 
 
+def _check_target(leaf: np.ndarray, num: int) -> None:
+    if leaf.dtype.kind not in "buif":
+        raise ValueError(f"`y` must hold numbers. Received: dtype {leaf.dtype}")
+    if leaf.ndim == 0 or len(leaf) != num:
+        raise ValueError(
+            f"`y` must hold a target for each of the {num} examples in `x`. "
+            f"Received: shape {leaf.shape}"
+        )
+    if leaf.dtype.kind == "f" and not is_mapped(leaf) and not np.isfinite(leaf).all():
+        raise ValueError("`y` must be finite. Received: NaN or infinite values")
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    """Whether an array is mapped from a file: reading it whole may take minutes."""
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap):
+            return True
+        array = array.base
+    return False
+
+
 def _check_inputs(model: keras.Model, x: Any) -> None:
     leaves = keras.tree.flatten(x)
     sizes = sorted({len(leaf) if leaf.ndim else 0 for leaf in leaves})
@@ -82,6 +106,9 @@ def _check_inputs(model: keras.Model, x: Any) -> None:
     for leaf in leaves:
         if not np.issubdtype(leaf.dtype, np.number) and leaf.dtype != bool:
             raise ValueError(f"`x` must hold numbers. Received: dtype {leaf.dtype}")
+        # Of what is mapped from a file, samples are checked when they are read.
+        if is_mapped(leaf):
+            continue
         if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
             bad = np.flatnonzero(~np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1))
             raise ValueError(

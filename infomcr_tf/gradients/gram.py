@@ -159,6 +159,7 @@ class GradientEngine:
             ValueError: if the examples do not fit the model, see `check_examples`.
         """
         x, y = check_examples(self._network.model, x, y, head=self._head)
+        y = self._head.rows(y)
         x, y, passes = self._prepare(x, y)
         results = (self._run(part, x, y) for part in passes)
         if len(passes) == 1:  # what fits into the memory need not be computed again
@@ -210,6 +211,7 @@ class GradientEngine:
         for a float.
         """
         x, y = check_examples(self._network.model, x, y, head=self._head)
+        y = self._head.rows(y)
         offsets = np.concatenate([[0], np.cumsum(self._network.sizes)])
         x, y, passes = self._prepare(x, y)
         for part in passes:

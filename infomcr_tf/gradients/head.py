@@ -12,6 +12,7 @@ overflows, however small the loss.
 import math
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.arguments import is_real
@@ -104,6 +105,10 @@ class Head:
             return z, tf.ones(tf.shape(z)[:1], tf.bool)
         temperature, kept = self._temperature(tf.stop_gradient(z), labels)
         return z * temperature[:, None], kept
+
+    def rows(self, y: np.ndarray) -> np.ndarray:
+        """Returns labels as they are; see `LossHead.rows`."""
+        return y
 
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Returns the cross-entropies [n] float64 of the logits as they are, differentiable."""

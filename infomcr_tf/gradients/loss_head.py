@@ -68,8 +68,8 @@ class LossHead:
             self._function = loss
         else:
             loss = _map_leaves(_as_loss, loss)
-        self._loss = loss
-        self._weights = _map_leaves(lambda w: check_number("loss_weights", w), loss_weights)
+        self.loss = loss
+        self.loss_weights = _map_leaves(lambda w: check_number("loss_weights", w), loss_weights)
         self._dtype = tf.float64
         self._keep_integers = False
         self._structure: Any = None
@@ -99,19 +99,16 @@ class LossHead:
         parts = [tf.reshape(p, [-1, math.prod(p.shape[1:])]) for p in parts]
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
 
-    def target_rows(self, y: Any) -> np.ndarray:
+    def rows(self, y: Any) -> np.ndarray:
         """Makes rows [n, D'] float64 of targets.
 
         Args:
             y: an array [n, ...], or a list, tuple or dict of arrays.
 
         Raises:
-            ValueError: if there are no numbers, not finite ones, or not of the shapes of the first
-                call.
+            ValueError: if they are not of the shapes of the first call.
         """
         leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(y)]
-        for leaf in leaves:
-            check_target(leaf)
         form = [(leaf.shape[1:], leaf.dtype) for leaf in leaves]
         if self._targets is None:
             self._targets = (keras.tree.map_structure(lambda _: None, y), form)
@@ -151,7 +148,7 @@ class LossHead:
 
         Args:
             z: [n, D] rows of outputs, see `join`.
-            y: [n, D'] rows of targets, see `target_rows`.
+            y: [n, D'] rows of targets, see `rows`.
         """
         outputs, targets = self._split(z), self._split_targets(y)
         if self._function is not None:
@@ -242,8 +239,8 @@ class LossHead:
         """(loss, weight, target, output) of each output that has a loss."""
         keys = _keys(outputs, self._names)
         outputs = keras.tree.flatten(outputs)
-        losses = _for_outputs("loss", self._loss, keys, every=True)
-        weights = _for_outputs("loss_weights", self._weights, keys, missing=1.0)
+        losses = _for_outputs("loss", self.loss, keys, every=True)
+        weights = _for_outputs("loss_weights", self.loss_weights, keys, missing=1.0)
         targets = _for_outputs("y", targets, keys, needed=[one is not None for one in losses])
         return [
             (loss, weight, target, output)
@@ -254,16 +251,6 @@ class LossHead:
 
 class _RefusedError(ValueError):
     """A loss that is wrong in itself, not in the dtypes that it is given."""
-
-
-def check_target(leaf: np.ndarray) -> None:
-    """Refuses an array of targets that holds no numbers, or not finite ones."""
-    if leaf.dtype.kind not in "buif":
-        raise ValueError(f"`y` must hold numbers. Received: dtype {leaf.dtype}")
-    if leaf.ndim == 0:
-        raise ValueError("`y` must hold a target for each example. Received: one number")
-    if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-        raise ValueError("`y` must be finite. Received: NaN or infinite values")
 
 
 def _keras_losses(loss: keras.losses.Loss, target: tf.Tensor, output: tf.Tensor) -> tf.Tensor:

@@ -36,7 +36,8 @@ def make_head(
         loss: "auto": the cross-entropy of K >= 2 logits, or of a softmax. "compiled": the losses
             and weights given to `compile`. A Keras loss, its name, or a list or dict of these for
             the outputs of the model: an example's loss is what Keras computes for a batch of this
-            example alone. A function `(y, y_pred) -> [n]`, of all outputs together.
+            example alone. A function `(y, y_pred) -> [n]`, of all outputs together. A head is
+            returned as it is.
         loss_weights: a list or dict of numbers for the outputs, as in `compile`.
         normalize_logits: see `Head`.
         equalize_loss: see `Head`.
@@ -46,6 +47,8 @@ def make_head(
         ValueError: if "auto" is not the loss that the model was compiled with, "compiled" is used
             without any, or an argument needs classes and the loss has none.
     """
+    if isinstance(loss, (Head, LossHead)):
+        return loss
     if isinstance(loss, str) and loss == "compiled":
         loss, loss_weights = compiled_loss(model), _compiled_weights(model)
         if loss is None:
