@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import tensorflow as tf
 from scipy import optimize, special
@@ -52,6 +53,27 @@ def per_example_gradients(model, x, y, normalize_logits=None, equalize_loss=None
             loss = _cross_entropy(logits[0], int(label))
         gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
         rows.append(np.concatenate([np.ravel(tf.convert_to_tensor(g)) for g in gradients]))
+    return np.stack(rows)
+
+
+def per_example_loss_gradients(model, x, y, loss):
+    """J [N, W]: the gradient of `loss(y, y_pred)` of each example as its own batch, float64."""
+    rows = []
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")  # the dtype of Keras' losses
+    try:
+        for n in range(len(keras.tree.flatten(x)[0])):
+            one_x, one_y = keras.tree.map_structure(lambda leaf, n=n: leaf[n : n + 1], (x, y))
+            with tf.GradientTape() as tape:
+                value = loss(one_y, model(one_x, training=False))
+            gradients = tape.gradient(
+                value,
+                [v.value for v in model.trainable_variables],
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+            rows.append(np.concatenate([np.ravel(tf.convert_to_tensor(g)) for g in gradients]))
+    finally:
+        keras.config.set_floatx(before)
     return np.stack(rows)
 
 

@@ -1,6 +1,7 @@
 """`CharacterizeCallback`: the metrics while a model is being trained."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from infomcr_tf.characterization.characterize import Measurement
 from infomcr_tf.characterization.metric_table import METRICS, shown
 from infomcr_tf.characterization.report import MinimumReport
 from infomcr_tf.characterization.settings import resolve_metrics
+from infomcr_tf.gradients.full_precision import PrecisionError
 
 
 class CharacterizeCallback(keras.callbacks.Callback):
@@ -19,8 +21,9 @@ class CharacterizeCallback(keras.callbacks.Callback):
 
     The values appear in `logs` under `prefix` and the metric's name, so that `History` holds them,
     and callbacks that come later in the list (`CSVLogger`, `TensorBoard`) write them. In epochs
-    without a measurement they are nan: every list in `History` keeps one entry an epoch. The
-    training is not changed: neither weights, nor moving averages, nor random numbers.
+    without a measurement (and where a loss has become nan) they are nan: every list in `History`
+    keeps one entry an epoch. The training is not changed: neither weights, nor moving averages, nor
+    random numbers.
 
     Args:
         x: the un-augmented training set, or a part of it; see `characterize`.
@@ -45,7 +48,7 @@ class CharacterizeCallback(keras.callbacks.Callback):
     def __init__(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         *,
         every: int = 1,
         metrics: str | Sequence[str] | None = None,
@@ -61,31 +64,35 @@ class CharacterizeCallback(keras.callbacks.Callback):
         self._every = check_integer("every", every, minimum=1)
         if metrics is None:
             metrics = [metric.name for metric in shown("callback")]
-        metrics = resolve_metrics(metrics)
         self._settings = {
             "metrics": metrics,
             "num_trials": num_trials,
             "num_samples": num_samples,
             **settings,
         }
-        further = (number for name in metrics for number in METRICS[name].further)
-        self._names = [*metrics, *(n.name for n in further if "callback" in n.shown)]
+        self._names = _numbers_of(resolve_metrics(metrics))
         self._log_dir = log_dir
         self._writer = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks the data against the model, before the first epoch."""
-        self._measurement = Measurement(self.model, self._x, self._y, **self._settings)
+        try:
+            self._measurement = Measurement(self.model, self._x, self._y, **self._settings)
+            self._names = _numbers_of(self._measurement.metrics)
+        except PrecisionError as error:
+            self._measurement = None
+            warnings.warn(f"training without measurements: {error}", UserWarning, stacklevel=2)
         if self._log_dir is not None:
             self._writer = tf.summary.create_file_writer(os.fspath(self._log_dir))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measures, if it is an epoch's turn, and writes to `logs`."""
         logs = {} if logs is None else logs
-        if (epoch + 1) % self._every:
+        report = None if (epoch + 1) % self._every else self._measured(epoch)
+        if report is None:
             logs.update({self._prefix + name: float("nan") for name in self._names})
             return
-        report = self.reports[epoch] = self._measurement.run(progress=False)
+        self.reports[epoch] = report
         values = {name: getattr(report, name) for name in self._names}
         logs.update({self._prefix + name: value for name, value in values.items()})
         if self._writer is not None:
@@ -94,7 +101,23 @@ class CharacterizeCallback(keras.callbacks.Callback):
                     tf.summary.scalar(self._prefix + name, value, step=epoch)
             self._writer.flush()
 
+    def _measured(self, epoch: int) -> MinimumReport | None:
+        """The report; None, with a warning, where the weights cannot be measured: they are nan."""
+        if self._measurement is None:
+            return None
+        try:
+            return self._measurement.run(progress=False)
+        except ValueError as error:
+            warnings.warn(f"no measurement of epoch {epoch}: {error}", UserWarning, stacklevel=2)
+            return None
+
     def on_train_end(self, logs: dict | None = None) -> None:
         """Closes the TensorBoard writer."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _numbers_of(metrics: Sequence[str]) -> list[str]:
+    """The metrics, and what is shown with them."""
+    further = (number for name in metrics for number in METRICS[name].further)
+    return [*metrics, *(n.name for n in further if "callback" in n.shown)]

@@ -188,6 +188,11 @@ class Measurement:
         if self._settings.input_metrics:
             self._check_input_metrics(by_name=metrics != "all")
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that are measured."""
+        return self._settings.metrics
+
     def _check_input_metrics(self, *, by_name: bool) -> None:
         """Leaves out what the model does not have, unless it was asked for by name."""
         try:

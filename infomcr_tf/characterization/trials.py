@@ -58,7 +58,9 @@ class Trials:
             "train_loss": float(np.mean(gram.losses)),
             "num_kept": len(gram.kept),
         }
-            "train_loss": float(np.mean(gram.losses)),
+        if self._head.has_classes:
+            result["train_accuracy"] = float(np.mean(gram.correct))
+        numbers = [n for name in settings.trial_metrics for n in METRICS[name].of_trials]
         if not len(gram.kept):
             return result | {number.name: float("nan") for number in numbers}
         spectrum = TrialSpectrum(

@@ -84,6 +84,8 @@ def _from_tfds(name: str, data_dir: str | os.PathLike | None, download: bool) ->
     with errors_only():  # it warns of a missing data set; here that is an error or a download
         builder = tfds.builder(name, data_dir=None if data_dir is None else os.fspath(data_dir))
         prepared = builder.is_prepared()
+    if prepared:
+        check_format(builder)
     try:
         if not prepared:
             _download(builder, download)
@@ -122,6 +124,22 @@ def _download(builder: tfds.core.DatasetBuilder, download: bool) -> None:
         builder.download_and_prepare(download_config=DownloadConfig(try_download_gcs=False))
     except DownloadError as error:
         raise OSError(str(error)) from error
+
+
+def check_format(builder: tfds.core.DatasetBuilder) -> None:
+    """Refuses a data set that is prepared in files that tf.data cannot read from the beginning.
+
+    Raises:
+        ValueError: if it is not prepared as TFRecord; the message has the command that does it.
+    """
+    kind = builder.info.file_format
+    if kind is not None and kind.value != "tfrecord":
+        manual = " --manual_dir TARS" if builder.name.startswith("imagenet") else ""
+        raise ValueError(
+            f"The data set {builder.name!r} must be prepared as TFRecord. Received: {kind.value} "
+            f"in {builder.data_path}. Prepare it in another folder with `tfds build {builder.name} "
+            f"--data_dir DIR{manual} --file_format tfrecord`, and use that one: `--data-dir DIR`"
+        )
 
 
 @contextlib.contextmanager

@@ -193,14 +193,13 @@ class GradientEngine:
         with np.errstate(divide="ignore"):
             log_norms = head.log_norms + np.log(lengths)
         kept = np.flatnonzero(head.kept)
-        dtype = tf.as_dtype(self._network.model.compute_dtype).as_numpy_dtype
         return GramMatrix(
             cosines=(products / np.outer(safe, safe))[np.ix_(kept, kept)],
             log_norms=log_norms[kept],
             losses=head.losses,
             correct=head.correct,
             kept=kept,
-            epsilon=float(np.finfo(dtype).eps) / 2,
+            epsilon=float(np.finfo(self._network.dtype.as_numpy_dtype).eps) / 2,
         )
 
     def row_blocks(self, x: Any, y: Any) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.arguments import check_choice
+from infomcr_tf.gradients.full_precision import float32_overrides, refuse_half_precision
 from infomcr_tf.gradients.head import HOW_TO_PASS
 
 BATCH_NORM_MODES = ("inference", "batch")
@@ -65,7 +66,8 @@ class Network:
         self.model = model
         self.variables = list(model.trainable_variables)
         self._head = head
-        self._overrides = []
+        self._overrides = float32_overrides(model)
+        self._was_half = bool(self._overrides)
         batch_norms = [
             layer
             for layer in self.layers()
@@ -74,6 +76,12 @@ class Network:
         self.couples_examples = batch_norm == "batch" and bool(batch_norms)
         if self.couples_examples:
             self._overrides += [(layer, "call", _in_training(layer)) for layer in batch_norms]
+
+    @property
+    def dtype(self) -> tf.DType:
+        """What it computes in: float64 if all its layers with weights do, else float32."""
+        dtypes = {layer.compute_dtype for layer in self.layers() if layer.trainable_variables}
+        return tf.float64 if dtypes == {"float64"} else tf.float32
 
     @property
     def sizes(self) -> list[int]:
@@ -120,6 +128,8 @@ class Network:
 
         together = logits_of(0, last, 0)
         self._check_outputs(x, together)
+        if self._was_half:
+            refuse_half_precision(self.logits, x)
         # A batch is added up in another order: some roundings of the largest logit.
         tolerance = 1e3 * np.finfo(together.dtype).eps * np.abs(together).max()
         if not self.couples_examples:

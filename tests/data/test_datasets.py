@@ -102,6 +102,26 @@ def test_download_that_fails_leaves_nothing_that_breaks_a_later_run(tmp_path, mo
         assert not list(tmp_path.glob("cifar10/3*"))
 
 
+def test_other_file_formats(tmp_path):
+    """Prepared as ArrayRecord: one line with the command that prepares what is needed."""
+    import tensorflow_datasets as tfds
+
+    with data.datasets.errors_only():
+        builder = tfds.builder("cifar10", data_dir=str(tmp_path), file_format="array_record")
+    builder.info.set_splits(
+        tfds.core.splits.SplitDict(
+            [
+                tfds.core.SplitInfo(name=name, shard_lengths=[1], num_bytes=1)
+                for name in ("train", "test")
+            ]
+        )
+    )
+    builder.info.write_to_directory(str(tmp_path / "cifar10" / str(builder.version)))
+    with pytest.raises(ValueError, match=r"tfds build cifar10.*--file_format tfrecord") as error:
+        data.load_dataset("cifar10", tmp_path, download=False)
+    assert "\n" not in str(error.value)
+
+
 def test_damaged_files(shared_dir, tmp_path):
     source = shared_dir / "data" / "cifar10" / "3.0.2"
     copy = tmp_path / "cifar10" / "3.0.2"

@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infomcr_tf.data.datasets import errors_only
+from infomcr_tf.data.datasets import check_format, errors_only
 from infomcr_tf.storage import read_json, write_json
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def open_source(
         )
         prepared = builder.is_prepared()
     if prepared:
+        check_format(builder)
         _check_prepared_from(builder, manual_dir)
     else:
         _prepare(builder, manual_dir)
