@@ -7,7 +7,6 @@ taken off, so that gradients do not vanish where probabilities round to 0 or 1.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -17,6 +16,14 @@ import tensorflow as tf
 from infomcr_tf.arguments import check_number
 from infomcr_tf.gradients.head import HeadOutput, unit_rows
 from infomcr_tf.gradients.network import before_activation
+from infomcr_tf.gradients.output_losses import (
+    LossError,
+    as_loss,
+    for_outputs,
+    is_own_function,
+    keys_of,
+    map_leaves,
+)
 
 _ACTIVATIONS = {
     None: lambda values: values,
@@ -59,7 +66,7 @@ class LossHead:
     def __init__(self, loss: Any, loss_weights: Any = None, output_names: Any = None) -> None:
         self._names = output_names
         self._function = None
-        if _is_own_function(loss):
+        if is_own_function(loss):
             if loss_weights is not None:
                 raise ValueError(
                     "`loss_weights` must be None where `loss` is a function of all outputs: weight "
@@ -67,9 +74,9 @@ class LossHead:
                 )
             self._function = loss
         else:
-            loss = _map_leaves(_as_loss, loss)
+            loss = map_leaves(as_loss, loss)
         self.loss = loss
-        self.loss_weights = _map_leaves(lambda w: check_number("loss_weights", w), loss_weights)
+        self.loss_weights = map_leaves(lambda w: check_number("loss_weights", w), loss_weights)
         self._dtype = tf.float64
         self._keep_integers = False
         self._structure: Any = None
@@ -216,7 +223,7 @@ class LossHead:
             for self._keep_integers in (False, True):
                 try:
                     return self.losses(z, y)
-                except _RefusedError:
+                except LossError:
                     raise
                 except Exception as error:  # whatever the user's function raises
                     first = first or error
@@ -232,16 +239,16 @@ class LossHead:
         if len(shape) == 2 and shape[1] == 1:
             values = values[:, 0]
         elif len(shape) != 1:
-            raise _RefusedError(_not_one_each(self._function, shape))
+            raise LossError(_not_one_each(self._function, shape))
         return tf.cast(values, tf.float64)
 
     def _matched(self, targets: Any, outputs: Any) -> list[tuple]:
         """(loss, weight, target, output) of each output that has a loss."""
-        keys = _keys(outputs, self._names)
+        keys = keys_of(outputs, self._names)
         outputs = keras.tree.flatten(outputs)
-        losses = _for_outputs("loss", self.loss, keys, every=True)
-        weights = _for_outputs("loss_weights", self.loss_weights, keys, missing=1.0)
-        targets = _for_outputs("y", targets, keys, needed=[one is not None for one in losses])
+        losses = for_outputs("loss", self.loss, keys, every=True)
+        weights = for_outputs("loss_weights", self.loss_weights, keys, missing=1.0)
+        targets = for_outputs("y", targets, keys, needed=[one is not None for one in losses])
         return [
             (loss, weight, target, output)
             for loss, weight, target, output in zip(losses, weights, targets, outputs, strict=True)
@@ -249,22 +256,18 @@ class LossHead:
         ]
 
 
-class _RefusedError(ValueError):
-    """A loss that is wrong in itself, not in the dtypes that it is given."""
-
-
 def _keras_losses(loss: keras.losses.Loss, target: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
     """[n]: what the loss is for each example as a batch of its own (`keras.losses.Loss`)."""
     values = tf.convert_to_tensor(loss.call(target, output))
     if values.shape.rank == 0:
-        raise _RefusedError(_not_one_each(loss, ()))
+        raise LossError(_not_one_each(loss, ()))
     masks = [getattr(t, "_keras_mask", None) for t in (output, values)]
     masks = [tf.cast(mask, values.dtype) for mask in masks if mask is not None]
     rows = tf.reshape(values, [-1, math.prod(values.shape[1:])])
     weights = tf.ones_like(rows)
     for mask in masks:
         if mask.shape.rank != values.shape.rank:
-            raise _RefusedError(
+            raise LossError(
                 f"the mask of `model`'s output, of shape {tuple(mask.shape)}, must fit the values "
                 f"of the loss. Received: {type(loss).__name__} with values of shape "
                 f"{tuple(values.shape)}"
@@ -288,110 +291,3 @@ def _not_one_each(loss: Any, shape: tuple) -> str:
 def _take_columns(rows: tf.Tensor, start: int, shape: tuple) -> tuple[tf.Tensor, int]:
     stop = start + math.prod(shape)
     return tf.reshape(rows[:, start:stop], [-1, *shape]), stop
-
-
-class _Function(keras.losses.Loss):
-    """A function of Keras' as the loss that `compile` makes of it."""
-
-    def __init__(self, function: Callable) -> None:
-        super().__init__(name=function.__name__)
-        self._fn = function
-
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        if y_true.shape.rank == 1 and y_pred.shape.rank == 2 and y_pred.shape[1] == 1:
-            y_true = y_true[:, None]
-        elif y_true.shape.rank == y_pred.shape.rank + 1 and y_true.shape[-1] == 1:
-            y_true = y_true[..., 0]
-        return self._fn(y_true, y_pred)
-
-
-def _is_keras_function(loss: Any) -> bool:
-    name = getattr(loss, "__name__", "")
-    return callable(loss) and getattr(keras.losses, name, None) is loss
-
-
-def _is_own_function(loss: Any) -> bool:
-    return (
-        callable(loss)
-        and not isinstance(loss, (type, keras.losses.Loss))
-        and not _is_keras_function(loss)
-    )
-
-
-def _as_loss(loss: Any) -> keras.losses.Loss | None:
-    if isinstance(loss, str):
-        try:
-            loss = keras.losses.get(loss)
-        except ValueError:
-            raise ValueError(
-                f"`loss` must be a name that Keras knows. Received: loss={loss!r}"
-            ) from None
-    if loss is None or isinstance(loss, keras.losses.Loss):
-        return loss
-    if callable(loss) and not isinstance(loss, type):
-        return _Function(loss)
-    raise TypeError(
-        '`loss` must be "auto", "compiled", a Keras loss, its name, a function '
-        f"`(y, y_pred) -> [n]`, or a list or dict of losses. Received: {loss!r}"
-    )
-
-
-def _map_leaves(function: Callable, values: Any) -> Any:
-    """Applied to a list's or dict's members, or to a single value; None stays None."""
-    if isinstance(values, dict):
-        return {key: None if one is None else function(one) for key, one in values.items()}
-    if isinstance(values, (list, tuple)):
-        return [None if one is None else function(one) for one in values]
-    return None if values is None else function(values)
-
-
-def _keys(outputs: Any, names: Any) -> list[tuple]:
-    """For each output what may name it: its key in a dict, its number, its name."""
-    paths = (
-        [path for path, _ in keras.tree.flatten_with_path(outputs)]
-        if isinstance(outputs, (dict, list, tuple))
-        else [()]
-    )
-    names = names if names is not None and len(names) == len(paths) else [None] * len(paths)
-    return [
-        tuple(key for key in (path[-1] if path else None, name) if isinstance(key, str))
-        for path, name in zip(paths, names, strict=True)
-    ]
-
-
-def _for_outputs(
-    what: str,
-    values: Any,
-    keys: list[tuple],
-    *,
-    every: bool = False,
-    missing: Any = None,
-    needed: list[bool] | None = None,
-) -> list:
-    """One of `values` for each output: by key, by number, or the same for every output."""
-    if isinstance(values, dict):
-        known = {key for names in keys for key in names}
-        if not known.issuperset(values):
-            raise _RefusedError(
-                f"`{what}` must be named as the model's outputs, {[n[0] for n in keys if n]}. "
-                f"Received: {sorted(map(str, values))}"
-            )
-        found = [next((values[k] for k in names if k in values), missing) for names in keys]
-    elif isinstance(values, (list, tuple)):
-        if len(values) != len(keys):
-            raise _RefusedError(
-                f"`{what}` must have one entry for each of the model's {len(keys)} outputs. "
-                f"Received: {len(values)}"
-            )
-        found = [missing if value is None else value for value in values]
-    elif values is None or every or len(keys) == 1:
-        found = [missing if values is None else values] * len(keys)
-    else:
-        raise _RefusedError(
-            f"`{what}` must be a list or dict, one entry for each of the model's {len(keys)} "
-            f"outputs. Received: {type(values).__name__}"
-        )
-    for value, wanted, names in zip(found, needed or [], keys, strict=bool(needed)):
-        if wanted and value is None:
-            raise _RefusedError(f"`{what}` must hold targets of output {names}. Received: none")
-    return found

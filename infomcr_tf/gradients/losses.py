@@ -4,12 +4,15 @@
 and refused where the model was compiled with another loss. Everything else is a `LossHead`.
 """
 
+import hashlib
+import marshal
 from typing import Any
 
 import keras
 
 from infomcr_tf.gradients.head import HOW_TO_PASS, Head
 from infomcr_tf.gradients.loss_head import LossHead
+from infomcr_tf.gradients.output_losses import FunctionLoss, as_loss, map_leaves
 
 _CROSS_ENTROPIES = (
     keras.losses.SparseCategoricalCrossentropy,
@@ -51,6 +54,8 @@ def make_head(
         return loss
     if isinstance(loss, str) and loss == "compiled":
         loss, loss_weights = compiled_loss(model), _compiled_weights(model)
+        # `compile` applies a function of one's own to every output, and takes the mean.
+        loss = map_leaves(as_loss, loss)
         if loss is None:
             raise ValueError(
                 '`loss="compiled"` needs a model that was compiled with a loss. '
@@ -71,12 +76,18 @@ def make_head(
                 f"`{name}` acts on the logits of a softmax over classes: it must be None with this "
                 f'`loss`, or `loss="auto"`. Received: {name}={value!r}, loss={describe(loss)}'
             )
-    return LossHead(loss, loss_weights, getattr(model, "output_names", None))
+    return LossHead(loss, loss_weights, getattr(_inner(model), "output_names", None))
 
 
 def compiled_loss(model: keras.Model) -> Any:
     """The `loss` that a model was compiled with; None where there is none."""
     return getattr(model, "loss", None) if getattr(model, "compiled", False) else None
+
+
+def _inner(model: keras.Model) -> keras.Model:
+    """The model that a wrapper trains; others as they are."""
+    inner = getattr(model, "model", None)
+    return inner if isinstance(inner, keras.Model) else model
 
 
 def _compiled_weights(model: keras.Model) -> Any:
@@ -89,7 +100,7 @@ def describe(loss: Any) -> str:
         return "{" + ", ".join(f"{key}: {describe(one)}" for key, one in loss.items()) + "}"
     if isinstance(loss, (list, tuple)):
         return "[" + ", ".join(map(describe, loss)) + "]"
-    if isinstance(loss, keras.losses.Loss):
+    if isinstance(loss, keras.losses.Loss) and not isinstance(loss, FunctionLoss):
         try:
             config = {k: v for k, v in loss.get_config().items() if k not in ("name", "fn")}
         except Exception:  # a loss of the user's own that cannot be serialised
@@ -97,7 +108,11 @@ def describe(loss: Any) -> str:
         return f"{type(loss).__name__}({', '.join(f'{k}={v!r}' for k, v in config.items())})"
     if loss is None or isinstance(loss, str):
         return str(loss)
-    return getattr(loss, "__qualname__", type(loss).__name__)
+    code = getattr(loss, "__code__", None)
+    if code is not None:  # two functions of one name are two losses
+        digest = hashlib.blake2b(marshal.dumps(code), digest_size=4).hexdigest()
+        return f"{loss.__qualname__} (code {digest})"
+    return getattr(loss, "name", type(loss).__name__)
 
 
 def _check_compiled(model: keras.Model) -> None:
@@ -134,7 +149,7 @@ def _needs_softmax(loss: Any) -> bool:
 
 def _is_cross_entropy_of_logits(loss: Any, model: keras.Model) -> bool:
     """Whether `Head` computes this loss, more accurately than `LossHead`."""
-    outputs = getattr(model, "outputs", None)
+    outputs = getattr(_inner(model), "outputs", None)
     return (
         isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
         and _is_cross_entropy(loss)

@@ -8,6 +8,7 @@ from gradients.small_networks import conv_net, equalising_condition, images, sat
 from scipy import special
 
 from infomcr_tf.characterization.robustness import InputJacobian
+from infomcr_tf.gradients.head import Head
 
 
 def by_svd(model, x, y, **settings):
@@ -30,7 +31,7 @@ def model():
 def test_equals_the_svd_of_float64_jacobians(model, settings):
     x, y = images(6)
     y = model.predict(x, verbose=0).argmax(axis=1) if "equalize_loss" in settings else y
-    got = InputJacobian(model, **settings).squared_norms(x, y)
+    got = InputJacobian(model, head=Head(**settings)).squared_norms(x, y)
     # A hundred roundings of float32 (6e-8) in a network of 4 layers, doubled by the square. The
     # temperature is the inverse of a margin, whose rounding is that of the logits.
     condition = equalising_condition(model, x) if "equalize_loss" in settings else 0
@@ -111,8 +112,8 @@ def test_wrongly_classified_examples_are_left_out_when_equalised(model):
     y = model.predict(x, verbose=0).argmax(axis=1)
     wrong = y.copy()
     wrong[[2, 5]] = (y[[2, 5]] + 1) % 5
-    got = InputJacobian(model, equalize_loss=0.1).squared_norms(x, wrong)
-    expected = InputJacobian(model, equalize_loss=0.1).squared_norms(x, y)
+    got = InputJacobian(model, head=Head(equalize_loss=0.1)).squared_norms(x, wrong)
+    expected = InputJacobian(model, head=Head(equalize_loss=0.1)).squared_norms(x, y)
     np.testing.assert_allclose(got, np.delete(expected, [2, 5]), rtol=1e-6)
 
 
