@@ -37,6 +37,8 @@ def check_examples(
         num_classes = _num_classes(model)
         labels = _integer_labels(_as_array(y, "y"), num_classes)
     else:
+        if all(np.ndim(leaf) == 0 for leaf in keras.tree.flatten(y)):
+            y = _as_array(y, "y")  # a list of numbers is one array
         labels = keras.tree.map_structure(lambda leaf: _as_array(leaf, "y"), y)
         for leaf in keras.tree.flatten(labels):
             _check_target(leaf, num_examples(x))
@@ -146,9 +148,9 @@ def _num_classes(model: keras.Model) -> int | None:
     outputs = getattr(model, "outputs", None)
     if not outputs:
         return None
-    if len(outputs) > 1 or len(outputs[0].shape) != 2:
+    if len(outputs) > 1 or len(outputs[0].shape) != 2 or outputs[0].shape[1] == 1:
         raise ValueError(
-            "`model` must have one output of shape [n, K], the logits of K classes. "
+            "`model` must have one output of shape [n, K], the logits of K >= 2 classes. "
             f"Received outputs of shape: {[tuple(o.shape) for o in outputs]}. {HOW_TO_PASS}"
         )
     return outputs[0].shape[-1]

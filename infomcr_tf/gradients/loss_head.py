@@ -200,6 +200,9 @@ class LossHead:
         order = [*range(len(y)), 0]
         z, y = tf.gather(z, order), tf.gather(tf.convert_to_tensor(y), order)
         together = self._first_that_works(z, y).numpy()
+        if len(together) != len(order):
+            what = f"{len(together)} values for {len(order)} examples"
+            raise ValueError(f"`loss` must give one number for each example. Received: {what}")
         if not np.isfinite(together).all():
             raise ValueError("`loss` gives NaN or infinite values on these examples.")
         scale = np.abs(together).max()

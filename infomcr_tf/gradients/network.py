@@ -234,7 +234,7 @@ def _logits(output: Any) -> tf.Tensor:
     if not tf.is_tensor(output):
         shapes = [tuple(leaf.shape) for leaf in keras.tree.flatten(output)]
         raise ValueError(
-            "`model` must have one output of shape [n, K], the logits of K classes. "
+            "`model` must have one output of shape [n, K], the logits of K >= 2 classes. "
             f"Received outputs of shape: {shapes}. {HOW_TO_PASS}"
         )
     logits, activation = before_activation(output)
