@@ -25,12 +25,13 @@ class BetaSchedule(keras.callbacks.Callback):
     every later fall below the stage's level begins the next one. Under a decay that falls at every
     step, the first stage ends at once.
 
-    | schedule | beta |
-    |---|---|
-    | "never", "always" | 0, `beta` |
-    | "after-first-drop" | 0 in the first stage, `beta` afterwards (section 7.2.1) |
-    | three digits, e.g. "011" | one digit per stage: 1 for `beta`, 0 for 0; the last digit stays |
-    | "linear", "cosine" | from 0 in the first epoch to `beta` in the last: t, (1 - cos(pi t)) / 2 |
+    What beta is, by `schedule`:
+
+    - "never", "always": 0, `beta`.
+    - "after-first-drop": 0 in the first stage, `beta` afterwards (section 7.2.1).
+    - Three digits, e.g. "011": one digit per stage, 1 for `beta`, 0 for 0; the last digit stays.
+    - "linear", "cosine": from 0 in the first epoch to `beta` in the last, in proportion to
+      `t` and to `(1 - cos(pi t)) / 2`.
 
     The learning rate is read at the beginning of every epoch and, where the optimizer holds a
     `LearningRateSchedule`, of every batch. In `fit(callbacks=[...])` put this after callbacks that
