@@ -5,7 +5,7 @@ and Regularization" (ICML 2020).
 
 - Training: `FisherRegularizedModel`, `BetaSchedule`, `fisher_penalty`, `check_alpha`; to compare
   with, `SharpnessAwareModel`.
-- Measuring: `characterize`, `MinimumReport`, `CharacterizeCallback`.
+- Measuring: `characterize`, `MinimumReport`, `CharacterizeCallback`; side by side: `compare`.
 - Theory: `generalization_bound`, `fisher_information_approximation`, `gamma_from_gamma_hat`.
 - The paper's networks and data: `models`, `data`.
 """
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         gamma_from_gamma_hat,
         generalization_bound,
     )
+    from infomcr_tf.comparison import compare
     from infomcr_tf.regularizer import (
         BetaSchedule,
         FisherRegularizedModel,
@@ -42,6 +43,7 @@ __all__ = [
     "SharpnessAwareModel",
     "characterize",
     "check_alpha",
+    "compare",
     "data",
     "fisher_information_approximation",
     "fisher_penalty",
@@ -51,6 +53,7 @@ __all__ = [
 ]
 
 _NAMES = {
+    "comparison": ("compare",),
     "characterization": (
         "CharacterizeCallback",
         "MinimumReport",

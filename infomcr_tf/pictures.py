@@ -27,10 +27,12 @@ PALE = "#B5B5B5"
 
 _STYLE = {
     "font.size": 10, "axes.titlesize": 10.5, "axes.labelsize": 10, "xtick.labelsize": 9,
-    "ytick.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False, "axes.titlelocation": "left",
+    "ytick.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False,
+    "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
     "grid.color": "#E4E4E4", "grid.linewidth": 0.7, "lines.linewidth": 1.5, "lines.markersize": 5,
-    "axes.formatter.limits": (-3, 4), "axes.formatter.use_mathtext": True, "svg.hashsalt": "infomcr",
+    "axes.formatter.limits": (-3, 4),
+    "axes.formatter.use_mathtext": True, "svg.hashsalt": "infomcr",
 }  # fmt: skip
 _DPI = 150
 

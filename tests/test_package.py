@@ -21,6 +21,7 @@ LEAVES = {
     "model_file",
     "precision",
     "normalization_kernels",
+    "pictures",
 }
 ALLOWED = {
     "command_line": set(),
@@ -30,7 +31,9 @@ ALLOWED = {
     "gradients": set(),
     "training": {"data", "models", "regularizer", "command_line"},
     "characterization": {"gradients", "regularizer"},
-    "comparison": {"characterization", "training", "data", "command_line"},
+    "comparison": {
+        "characterization", "training", "data", "command_line", "regularizer", "gradients",
+    },
     "experiments": {
         "commands", "command_line", "data", "models", "regularizer", "gradients", "training",
         "characterization", "comparison",

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import os
+import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -224,6 +225,7 @@ class Measurement:
         if checkpoint is not None:
             identity = fingerprint(self.model, self._examples, settings)
         state = FinishedTrials(checkpoint, identity)
+        start = time.monotonic()
         try:
             # TensorFloat-32 would leave three digits of J.
             with float32_precision():
@@ -235,7 +237,7 @@ class Measurement:
                     self._run(RobustnessBlocks, state.robustness, blocks, state, progress)
         finally:
             state.write()
-        report = self._report(state)
+        report = self._report(state, time.monotonic() - start)
         _warn_of_singular_or_excluded(report)
         return report
 
@@ -280,7 +282,7 @@ class Measurement:
             )
         return self._workers[kind, device]
 
-    def _report(self, state: FinishedTrials) -> MinimumReport:
+    def _report(self, state: FinishedTrials, seconds: float) -> MinimumReport:
         settings = self._settings
         trials = {}
         if settings.trial_metrics:
@@ -301,6 +303,7 @@ class Measurement:
             robustness_std=robustness[1],
             num_robustness_examples=robustness[2],
             settings=settings.to_dict(),
+            seconds=seconds,
         )
 
 

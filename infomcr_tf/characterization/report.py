@@ -12,6 +12,14 @@ from infomcr_tf.characterization.bounds import (
     generalization_bound,
 )
 from infomcr_tf.characterization.metric_table import find_number, numbers
+from infomcr_tf.characterization.report_plot import plot_report
+from infomcr_tf.characterization.report_table import (
+    plus_minus,
+    report_html,
+    report_rows,
+    report_text,
+)
+from infomcr_tf.pictures import Picture
 from infomcr_tf.storage import read_json, to_float, write_json
 
 _KIND = "infomcr_tf.MinimumReport"
@@ -19,7 +27,7 @@ _VERSION = 1
 _INTEGER_TRIALS = ("num_kept",)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MinimumReport:
     """The metrics of one minimum; lower is said to generalise better for each but `rank`.
 
@@ -43,6 +51,7 @@ class MinimumReport:
         robustness_std: standard deviation of `||J_x f(x)||_2^2` over the examples.
         num_robustness_examples: the number of examples that `robustness` is the mean over.
         settings: the arguments that lead to these numbers.
+        seconds: how long the measurement took; without the part that a `checkpoint` saved.
     """
 
     num_parameters: int
@@ -53,16 +62,44 @@ class MinimumReport:
     robustness_std: float | Any = None
     num_robustness_examples: int | Any = None
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    seconds: float | None = None
 
     def __str__(self) -> str:
-        """One line for each number that was measured, without the single trials."""
-        head = (
-            f"{self.num_parameters:,} parameters, {self.num_examples:,} examples, "
-            f"{self.num_trials} trials of {self.num_samples}"
+        """An aligned table: every number with its spread and unit, gamma_hat first."""
+        return report_text(self)
+
+    def __repr__(self) -> str:
+        head = f"T={self.num_trials}, N'={self.num_samples}, W={self.num_parameters}"
+        gamma_hat = (
+            plus_minus(self.gamma_hat, self.gamma_hat_std)
+            if self.trials.get("gamma_hat") is not None
+            else "not measured"
         )
-        values = {number.name: number.value(self) for number in numbers()}
-        lines = [f"{name:24}{v:.6g}" for name, v in values.items() if v is not None]
-        return "\n".join([head, *lines])
+        return f"<MinimumReport gamma_hat: {gamma_hat} nat ({head})>"
+
+    def _repr_html_(self) -> str:
+        return report_html(self)
+
+    def plot(self) -> Picture:
+        """Draws each metric that was measured in samples, with its spread over them.
+
+        Notebooks show what is returned; `report.plot().savefig("report.png")` writes it.
+
+        Returns:
+            A matplotlib `Figure`.
+
+        Raises:
+            ValueError: where no metric was measured in samples.
+        """
+        return plot_report(self)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One row for each number that was measured, for a CSV file or a data frame.
+
+        Each has `name`, `title`, `value`, `std` (over the samples, or None), `unit` (powers of the
+        nat; "1" for a count), `num_samples` (N'), `num_trials` (T) and `definition`.
+        """
+        return report_rows(self)
 
     @property
     def num_trials(self) -> int:
@@ -113,7 +150,10 @@ class MinimumReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, derived ones included, as plain Python values."""
+        """All numbers, derived ones included, as plain Python values; but not `seconds`.
+
+        So two measurements with equal results have equal dictionaries.
+        """
         summary = {number.name: number.value(self) for number in numbers()}
         return {
             **{name: value for name, value in summary.items() if value is not None},
@@ -132,7 +172,10 @@ class MinimumReport:
         Raises:
             OSError: where the folder cannot be written to.
         """
-        write_json(path, {"kind": _KIND, "version": _VERSION, **self.to_dict()})
+        content = {"kind": _KIND, "version": _VERSION, **self.to_dict()}
+        if self.seconds is not None:
+            content["seconds"] = self.seconds
+        write_json(path, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "MinimumReport":
@@ -153,6 +196,7 @@ class MinimumReport:
                 robustness_std=_optional(to_float, content.get("robustness_std")),
                 num_robustness_examples=_optional(_count, content.get("num_robustness_examples")),
                 settings=dict(content["settings"]),
+                seconds=_optional(to_float, content.get("seconds")),
             )
             sound = report._agrees_with(content)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -173,7 +217,11 @@ class MinimumReport:
                 "module that registers them"
             )
         own = self.to_dict()
-        stated = {name: value for name, value in content.items() if name not in ("kind", "version")}
+        stated = {
+            name: value
+            for name, value in content.items()
+            if name not in ("kind", "version", "seconds")
+        }
         return own.keys() == stated.keys() and all(
             _close(own[name], stated[name]) for name in own if name not in ("trials", "settings")
         )

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from infomcr_tf.command_line.options import Parser
-from infomcr_tf.comparison.comparison import ComparisonOptions, compare
-from infomcr_tf.comparison.minimum import DataOptions, Minimum
-from infomcr_tf.storage import locked
+from infomcr_tf.comparison.comparison import compare
+from infomcr_tf.comparison.comparison_options import ComparisonOptions
+from infomcr_tf.comparison.minimum import DataOptions
 
 
 def compare_from_flags(argv: Sequence[str] | None, *, prog: str, description: str) -> int:
@@ -33,9 +33,10 @@ def compare_from_flags(argv: Sequence[str] | None, *, prog: str, description: st
     with parser.one_line_errors():
         data_options = DataOptions.from_flags(values)
         options = ComparisonOptions.from_flags(values)
-        minima = [Minimum.open(path, data_options) for path in paths]
-        with locked(out):
-            table = compare(minima, options, out)
-    print(table)
+        comparison = compare(
+            {path: path for path in paths}, out=out, data_options=data_options,
+            **options.arguments(),
+        )  # fmt: skip
+    print(comparison)
     print(f"written to {out}: comparison.json, comparison.csv, comparison.png, training.png")
     return 0

@@ -9,6 +9,8 @@ import numpy as np
 
 from infomcr_tf.command_line.options import Options, option
 from infomcr_tf.data import DATASETS, NORMALIZATIONS, Normalization
+from infomcr_tf.gradients.examples import check_examples
+from infomcr_tf.regularizer import FisherRegularizedModel
 from infomcr_tf.training import (
     CifarConfig,
     RunFolder,
@@ -136,6 +138,17 @@ class Minimum:
         train = run_data.training_images(data_options.num_images)
         normalization = run_data.normalization
         return cls(str(path), model, train.images, train.labels, normalization, result, history)
+
+
+def classification_error(model: keras.Model, x: Any, y: Any) -> float:
+    """The share of examples that a model classifies wrongly, whether it ends in logits or not.
+
+    Raises:
+        ValueError: where the data does not fit the model.
+    """
+    plain = model.model if isinstance(model, FisherRegularizedModel) else model
+    x, labels = check_examples(plain, x, y)
+    return float(np.mean(plain.predict(x, verbose=0).argmax(-1) != labels))
 
 
 def _check_fit(

@@ -1,119 +1,135 @@
-"""The pictures of a comparison: its metrics over the trials, and the runs' training."""
+"""The pictures of a comparison: its metrics over the samples, and the runs' training."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from infomcr_tf.characterization import MinimumReport
-from infomcr_tf.characterization.metric_table import shown
-from infomcr_tf.comparison.minimum import Minimum
-from infomcr_tf.storage import replacing
-
-_TRAINING_PANELS = (
-    ("loss", "training loss (with weight decay)"),
-    ("accuracy", "training accuracy"),
-    ("mean_sub_batch_grad_norm", r"mean $\|g_i\|^2$ over the sub-batches"),
-    ("beta", r"$\beta$"),
-    ("learning_rate", "learning rate"),
+from infomcr_tf.characterization.metric_table import Metric, shown
+from infomcr_tf.characterization.report_plot import unit_label
+from infomcr_tf.pictures import (
+    COLORS,
+    Picture,
+    add_caption,
+    draw_trials,
+    grid,
+    house_style,
+    name_rows,
+    scale_axis,
 )
 
+if TYPE_CHECKING:
+    from infomcr_tf.comparison.comparison import Compared
 
-def plot_comparison(
-    minima: Sequence[Minimum], reports: Sequence[MinimumReport], path: str | Path
-) -> None:
-    """Draws one panel for the test error and one for each metric whose row says "plot".
+_TRAINING_PANELS = (
+    ("loss", "training loss (with L2)", "nat"),
+    ("accuracy", "training error (%)", ""),
+    ("mean_sub_batch_grad_norm", r"mean $\|g_i\|^2$, sub-batches", "nat²"),
+    ("beta", r"$\beta$", ""),
+    ("learning_rate", "learning rate", ""),
+)
+_LINES = ("-", "--", "-.", ":")
 
-    A box spans the quartiles of the trials, its whiskers all of them; a dot is their mean. Test
-    error and robustness, which is measured over all examples, have one value: a bar. Minima keep
-    their order and colour in all panels.
+
+@house_style()
+def plot_comparison(minima: Sequence[Compared]) -> Picture:
+    """Draws a panel for the test error, if known, and one for each metric whose row says "plot".
 
     Args:
-        minima: what was measured.
-        reports: the measurements, in the same order.
-        path: the PNG file, replaced as a whole.
+        minima: one row of every panel each, from top to bottom.
     """
-    panels = [metric for metric in shown("plot") if metric.value(reports[0]) is not None]
-    names = short_names([minimum.name for minimum in minima])
-    width = 2.6 + 0.35 * len(minima)
-    figure = Figure(figsize=(width * (len(panels) + 1), 4.2), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(panels) + 1))
-    positions = np.arange(len(minima))
-    colors = [f"C{i % 10}" for i in positions]
-    _draw_bars(axes[0], [100 * minimum.result["test"]["error"] for minimum in minima], colors)
-    axes[0].set_title("test error (%)")
-    for axis, metric in zip(axes[1:], panels, strict=True):
-        if metric.name in reports[0].trials:
-            _draw_trials(axis, [report.trials[metric.name] for report in reports], colors)
-        else:
-            _draw_bars(axis, [metric.value(report) for report in reports], colors)
-        axis.set_title(metric.label)
-    for axis in axes:
-        axis.set_xticks(positions, names, rotation=30, ha="right")
-        axis.set_xlim(-0.6, len(minima) - 0.4)
-        axis.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    metrics = [
+        metric
+        for metric in shown("plot")
+        if any(metric.value(m.report) is not None for m in minima)
+    ]
+    errors = [m.result.get("test", {}).get("error") for m in minima]
+    with_errors = any(error is not None for error in errors)
+    names = short_names([m.name for m in minima])
+    picture, axes = grid(
+        1, len(metrics) + with_errors, width=2.4, height=0.75 + 0.3 * len(minima), sharey=True
+    )
+    axes = list(axes[0])
+    if with_errors:
+        axis = axes.pop(0)
+        axis.set_title("test error")
+        axis.set_xlabel("%")
+        _draw_values(axis, [None if error is None else 100 * error for error in errors])
+        name_rows(axis, names)
+    for axis, metric in zip(axes, metrics, strict=True):
+        _draw_metric(axis, metric, minima)
+        name_rows(axis, names)
+    sizes = sorted({(m.report.num_trials, m.report.num_samples) for m in minima})
+    samples = " or ".join(f"T = {t} samples of N' = {n}" for t, n in sizes)
+    add_caption(
+        picture, f"Pale dots: the {samples} examples. Line: the middle half of them. Large dot: "
+        "their mean; for test error and robustness, the one value that there is.",
+    )  # fmt: skip
+    return picture
 
 
-def _draw_bars(axis: Axes, values: Sequence[float], colors: Sequence[str]) -> None:
-    bars = axis.bar(np.arange(len(values)), values, color=colors, width=0.6)
-    axis.bar_label(bars, fmt="%.3g", padding=2)
-    axis.margins(y=0.12)
+def _draw_metric(axis: Axes, metric: Metric, minima: Sequence[Compared]) -> None:
+    axis.set_title(metric.label)
+    axis.set_xlabel(unit_label(metric.unit))
+    trials = [m.report.trials.get(metric.name) for m in minima]
+    if all(values is None for values in trials):
+        _draw_values(axis, [metric.value(m.report) for m in minima])
+        return
+    for i, values in enumerate(trials):
+        if values is not None:
+            draw_trials(axis, i, values, COLORS[i % len(COLORS)])
+    scale_axis(axis, "x", np.concatenate([v for v in trials if v is not None]))
 
 
-def _draw_trials(axis: Axes, values: Sequence[np.ndarray], colors: Sequence[str]) -> None:
-    for i, (own, color) in enumerate(zip(values, colors, strict=True)):
-        finite = own[np.isfinite(own)]
-        if len(finite) < len(own):
-            axis.annotate("singular", (i, 0.02), xycoords=("data", "axes fraction"), ha="center")
-        if len(finite) > 1:
-            axis.boxplot(
-                [finite], positions=[i], widths=0.5, whis=(0, 100), showcaps=False,
-                medianprops={"color": color}, boxprops={"color": color},
-                whiskerprops={"color": color}, manage_ticks=False,
-            )  # fmt: skip
-        if len(finite):
-            axis.plot(i, np.mean(finite), "o", color=color)
+def _draw_values(axis: Axes, values: Sequence[float | None]) -> None:
+    for i, value in enumerate(values):
+        if value is not None:
+            axis.plot(value, i, "o", color=COLORS[i % len(COLORS)], markersize=8, mec="white")
+    known = [value for value in values if value is not None]
+    scale_axis(axis, "x", known)
+    axis.margins(x=0.15)
 
 
-def plot_training(minima: Sequence[Minimum], path: str | Path) -> None:
-    """Draws the history of each run, one panel for each quantity; nothing where there is no run.
+@house_style()
+def plot_training(minima: Sequence[Compared]) -> Picture | None:
+    """Draws the history of each run, one panel for each quantity; None where there is no run.
 
     `||g_i||^2` is known only while the penalty is on. Colours are those of `plot_comparison`.
 
     Args:
         minima: those without a history are left out.
-        path: the PNG file, replaced as a whole.
     """
     runs = [(i, m) for i, m in enumerate(minima) if m.history]
-    panels = [
-        (name, title)
-        for name, title in _TRAINING_PANELS
-        if any(name in m.history[0] for _, m in runs)
-    ]
+    panels = [panel for panel in _TRAINING_PANELS if any(panel[0] in m.history[0] for _, m in runs)]
     if not panels:
-        return
-    names = short_names([minimum.name for minimum in minima])
-    figure = Figure(figsize=(3.4 * len(panels), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (name, title) in zip(axes, panels, strict=True):
-        for i, minimum in runs:
-            rows = [row for row in minimum.history if name in row and _is_shown(name, row)]
+        return None
+    names = short_names([m.name for m in minima])
+    picture, axes = grid(1, len(panels), width=2.6, height=2.5)
+    for axis, (name, title, unit) in zip(axes[0], panels, strict=True):
+        drawn = []
+        for i, run in runs:
+            rows = [row for row in run.history if name in row and _is_shown(name, row)]
+            values = [100 * (1 - row[name]) if name == "accuracy" else row[name] for row in rows]
+            drawn += values
             axis.plot(
-                [row["epoch"] for row in rows], [row[name] for row in rows], f"C{i % 10}.-",
-                label=names[i],
+                [row["epoch"] for row in rows], values, _LINES[i // len(COLORS) % len(_LINES)],
+                color=COLORS[i % len(COLORS)], label=names[i],
+                marker="." if len(rows) < 2 else None,
             )  # fmt: skip
+        scale_axis(axis, "y", drawn)
         axis.set_title(title)
+        axis.set_ylabel(unit)
         axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    picture.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=min(6, len(runs))
+    )
+    return picture
 
 
 def _is_shown(name: str, row: dict[str, float]) -> bool:

@@ -110,7 +110,9 @@ def _samples(results: Results) -> str:
     view = results.experiment.views.get("raw")
     if not view:
         return ""
-    return f" Metrics: means over {view['num_trials']} samples of N' = {view['num_samples']} images."
+    return (
+        f" Metrics: means over {view['num_trials']} samples of N' = {view['num_samples']} images."
+    )
 
 
 @house_style()
@@ -248,8 +250,10 @@ def _draw_scatter(results: Results) -> Figure:
         *axes.flat[0].get_legend_handles_labels(), loc="outside upper left",
         ncols=min(5, len(kinds)), title=results.experiment.variable if len(groups) < 2 else None,
     )  # fmt: skip
+    num_runs = len({row["run"] for row in results.rows})
     add_caption(
-        picture, f"A dot: one training run, n = {len({row['run'] for row in results.rows})}. τ: "
-        f"Kendall's rank correlation with its 95 % bootstrap interval over runs.{_samples(results)}",
+        picture, f"A dot: one training run, n = {num_runs}. τ: "
+        f"Kendall's rank correlation, with its 95 % bootstrap interval over runs."
+        f"{_samples(results)}",
     )  # fmt: skip
     return picture

@@ -52,7 +52,7 @@ def call(script, arguments, plots=False):
     with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
         if not plots:
-            for name in ("plot_comparison", "plot_training"):  # they take most of the time
+            for name in ("plot_comparison", "save_picture"):  # they take most of the time
                 stack.enter_context(mock.patch(f"infomcr_tf.comparison.comparison.{name}"))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
             try:
