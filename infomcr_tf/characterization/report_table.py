@@ -21,15 +21,16 @@ _SHOWN_SETTINGS = {
 
 
 def plus_minus(value: float, spread: float | None = None) -> str:
-    """A number with its spread: both to the second digit of the spread, else four digits."""
-    if spread is None or not math.isfinite(spread) or spread <= 0:
-        text = f"{value:.4g}"
-        return text if spread is None or spread == 0 else f"{text} ± {spread:.2g}"
-    size = max(abs(value), spread)
-    if not math.isfinite(value) or not 1e-3 <= size < 1e6:
+    """A number to four digits, with its spread to two."""
+    if spread is None or spread == 0:
+        return f"{value:.4g}"
+    if not (math.isfinite(value) and math.isfinite(spread)):
         return f"{value:.4g} ± {spread:.2g}"
+    if not (1e-3 <= spread < 1e6 and 1e-4 <= abs(value) < 1e6):
+        return f"{value:.3e} ± {spread:.1e}"
     decimals = max(0, 1 - math.floor(math.log10(spread)))
-    return f"{value:,.{decimals}f} ± {spread:,.{decimals}f}"
+    more = max(decimals, 3 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{more}f} ± {spread:,.{decimals}f}"
 
 
 def report_rows(report: MinimumReport) -> list[dict[str, Any]]:
