@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 PY = $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dist test test-slow test-wheel lint format clean
+.PHONY: help install demo dist docs docs-links test test-slow test-wheel lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,18 @@ test: $(VENV)/.installed ## Run the default test suite, in two processes
 
 test-slow: $(VENV)/.installed ## Run the tests that take longer
 	$(PY) -m pytest -q -m slow
+
+$(VENV)/.docs: setup.py $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## Build the documentation site, tutorials executed, in docs/_build/html; a warning is an error
+	@echo "about five minutes on two cores; a tutorial that has not changed is not run again"
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+	@echo "site: docs/_build/html/index.html"
+
+docs-links: $(VENV)/.docs ## Follow the site's links to other sites (needs a network)
+	$(BIN)/sphinx-build --quiet -b linkcheck docs docs/_build/linkcheck
 
 lint: $(VENV)/.installed ## Check style and formatting
 	$(BIN)/ruff check .
