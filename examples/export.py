@@ -1,6 +1,6 @@
 """`model.export` of the inner model: a SavedModel that TensorFlow alone serves.
 
-    python examples/export.py
+python examples/export.py
 """
 
 import tempfile

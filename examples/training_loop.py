@@ -1,6 +1,6 @@
 """A training loop of one's own with `fisher_penalty`.
 
-    python examples/training_loop.py
+python examples/training_loop.py
 """
 
 import keras

@@ -1,7 +1,7 @@
 """Keras Tuner chooses beta by the validation loss.
 
-    pip install 'infomcr-tf[examples]'
-    python examples/tuner.py
+pip install 'infomcr-tf[examples]'
+python examples/tuner.py
 """
 
 import tempfile

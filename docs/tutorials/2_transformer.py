@@ -49,7 +49,9 @@ classifier.compile(
     metrics=["accuracy"],
 )
 history = classifier.fit(x, labels, batch_size=32, epochs=30, verbose=0)
-print(f"training accuracy {history.history['accuracy'][-1]:.3f}, loss {history.history['loss'][-1]:.4f}")
+print(
+    f"training accuracy {history.history['accuracy'][-1]:.3f}, loss {history.history['loss'][-1]:.4f}"
+)
 
 # %%
 # ``characterize`` takes inputs as ``fit`` does: here a dictionary of arrays. The robustness is left out: tokens have no
@@ -71,6 +73,12 @@ report.plot()
 
 backbone.trainable = False
 head = characterize(
-    classifier, x, labels, num_trials=10, num_samples=32, progress=False, metrics=["gamma_hat", "rank"]
+    classifier,
+    x,
+    labels,
+    num_trials=10,
+    num_samples=32,
+    progress=False,
+    metrics=["gamma_hat", "rank"],
 )
 print(head)

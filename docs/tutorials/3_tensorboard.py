@@ -61,5 +61,7 @@ for tag in events.Tags()["tensors"]:
 
 from infomcr_tf import compare
 
-comparison = compare({f"epoch {epoch + 1}": follow.reports[epoch] for epoch in sorted(follow.reports)})
+comparison = compare(
+    {f"epoch {epoch + 1}": follow.reports[epoch] for epoch in sorted(follow.reports)}
+)
 comparison.plot()
