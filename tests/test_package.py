@@ -22,6 +22,7 @@ LEAVES = {
     "precision",
     "normalization_kernels",
     "pictures",
+    "progress",
 }
 ALLOWED = {
     "command_line": set(),

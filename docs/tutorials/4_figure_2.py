@@ -43,7 +43,7 @@ def train(confusion):
     )
     # The paper compares minima at one small training loss.
     stop = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", logs["loss"] < 0.01)
+        on_epoch_end=lambda _, logs: setattr(model, "stop_training", logs["loss"] < 0.01)
     )
     history = model.fit(
         x[: 300 + confusion], labels, batch_size=50, epochs=150, verbose=0, callbacks=[stop]

@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from infomcr_tf.characterization.device_pool import resolve_devices, spread
 from infomcr_tf.characterization.example_set import open_examples
@@ -28,6 +27,7 @@ from infomcr_tf.characterization.settings import resolve_settings
 from infomcr_tf.characterization.trials import Trials, num_parameters, sample_of
 from infomcr_tf.gradients.losses import describe, make_head
 from infomcr_tf.precision import float32_precision
+from infomcr_tf.progress import progress_bar
 from infomcr_tf.regularizer import FisherRegularizedModel
 
 
@@ -91,7 +91,7 @@ def characterize(
         devices: names of devices to spread the trials over, e.g. ["GPU:0", "GPU:1"]; default all
             GPUs. The numbers do not depend on it.
         max_memory_bytes: bound on the memory for J and for the recorded activations, per device.
-        progress: show progress bars.
+        progress: show a bar in terminals and notebooks, and a line now and then in logs.
         loss: whose gradients the rows of J are. "auto": the cross-entropy of K >= 2 logits or of a
             softmax, and an error where the model was compiled with another loss or gives other
             outputs. "compiled": the losses and weights given to `compile`. A Keras loss or its
@@ -261,7 +261,7 @@ class Measurement:
             devices = devices[:1]
             todo = self._worker(kind, devices[0]).streamed(set(todo))
         finished = spread(todo, lambda device: self._worker(kind, device), devices)
-        with tqdm(total=len(items), initial=done, desc=kind.TITLE, disable=not progress) as bar:
+        with progress_bar(len(items), title=kind.TITLE, done=done, shown=progress) as bar:
             for item, result in finished:
                 results[item.number if isinstance(item, Block) else item] = result
                 state.write_if_due()

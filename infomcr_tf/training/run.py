@@ -24,6 +24,7 @@ from infomcr_tf.training.run_folder import RunFolder
 from infomcr_tf.training.state import build_metrics
 from infomcr_tf.training.strategy import distribution_strategy
 from infomcr_tf.training.tensorboard import TensorBoard
+from infomcr_tf.training.time_left import TimeLeft
 from infomcr_tf.training.workers import Workers
 
 
@@ -121,8 +122,10 @@ class TrainingRun:
             return
         if checkpoint.position.epoch == config.epochs:
             return
+        later = config.regularize not in ("never", "always")
+        clock = [TimeLeft(config.epochs, regularized_later=later)] if verbose else []
         callback_list = keras.callbacks.CallbackList(
-            [self._guard, *callbacks, checkpoint, *([] if target is None else [target])],
+            [self._guard, *callbacks, checkpoint, *([] if target is None else [target]), *clock],
             add_progbar=verbose != 0,
             model=model,
             verbose=1 if verbose == "auto" else verbose,

@@ -16,13 +16,14 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from infomcr_tf.arguments import check_integer
 from infomcr_tf.data.imagenet.source import Source
+from infomcr_tf.progress import progress_bar
 from infomcr_tf.storage import read_json, replacing, write_json
 
 _KIND = "infomcr_tf resized images"
@@ -199,7 +200,7 @@ def _write_shards(
     )
     examples = iter(resized.prefetch(tf.data.AUTOTUNE))
     title = f"resizing {part} images to {image_size} x {image_size}"
-    with tqdm(total=total, initial=start, desc=title, unit="image", disable=not progress) as bar:
+    with progress_bar(total, title=title, done=start, shown=progress) as bar:
         for number, path in enumerate(paths[done:], start=done):
             count = min(shard_size, total - number * shard_size)
             try:
@@ -210,7 +211,7 @@ def _write_shards(
 
 
 def _write_shard(
-    path: Path, examples: Iterator[tuple[tf.Tensor, tf.Tensor]], count: int, bar: tqdm
+    path: Path, examples: Iterator[tuple[tf.Tensor, tf.Tensor]], count: int, bar: Any
 ) -> None:
     lengths = []
     with replacing(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
