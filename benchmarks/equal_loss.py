@@ -17,15 +17,20 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import matplotlib as mpl
 import numpy as np
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from infomcr_tf.characterization import characterize
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
+from infomcr_tf.pictures import (
+    COLORS,
+    add_caption,
+    draw_trials,
+    grid,
+    house_style,
+    name_rows,
+    save_picture,
+)
 
 TRAIN_SIZE, CONFUSION_SIZE = 1000, 300
 TARGET = 0.005
@@ -129,26 +134,27 @@ def summary(values):
 
 
 def label(name, values):
-    """Three lines under an axis."""
-    return "\n".join([*name.split(", "), f"test error {values['test_error_percent']:.1f} %"])
+    """Two lines beside a row."""
+    return f"{name}\ntest error {values['test_error_percent']:.1f} %"
 
 
+@house_style()
 def draw(networks, path):
-    """One panel raw, one equalised: every trial a point, the mean a line."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    titles = {"raw": "raw", "equalised": f"every example at loss {TARGET}"}
-    jitter = np.random.default_rng(0)
-    for axis, (kind, title) in zip(axes, titles.items(), strict=True):
+    """One panel raw, one equalised: every trial a point, the mean a large one."""
+    picture, axes = grid(1, 2, width=4.0, height=0.8 + 0.6 * len(networks), sharey=True)
+    titles = {"raw": "raw", "equalised": f"every example at a cross-entropy of {TARGET} nat"}
+    for axis, (kind, title) in zip(axes[0], titles.items(), strict=True):
         for position, values in enumerate(networks.values()):
-            trials = values[kind]
-            offsets = position + jitter.uniform(-0.15, 0.15, len(trials))
-            axis.plot(offsets, trials, "o", markersize=3, alpha=0.5)
-            axis.hlines(trials.mean(), position - 0.3, position + 0.3, "black")
+            draw_trials(axis, position, values[kind], COLORS[position])
         axis.set_title(title)
-        axis.set_xticks(range(len(networks)), [label(*item) for item in networks.items()])
-    axes[0].set_ylabel(r"$\ln|\xi^t|$, one point a trial")
+        axis.set_xlabel(r"$\ln|\xi^t|$ (nat)")
+        name_rows(axis, [label(*item) for item in networks.items()])
+    sizes = f"{TRIALS['num_trials']} samples of N' = {TRIALS['num_samples']}"
+    add_caption(
+        picture, f"Pale dots: the {sizes} examples. Line: the middle half. Large dot: the mean."
+    )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    save_picture(picture, path)
 
 
 if __name__ == "__main__":

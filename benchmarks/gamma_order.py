@@ -24,7 +24,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.special import logsumexp
 
 from infomcr_tf.characterization.characterize import Measurement
@@ -32,6 +31,16 @@ from infomcr_tf.comparison.minimum import DataOptions, Minimum
 from infomcr_tf.experiments.measure import per_sample_gamma_hat
 from infomcr_tf.experiments.ranking import rank_correlation
 from infomcr_tf.experiments.results import load_rows
+from infomcr_tf.pictures import (
+    COLORS,
+    MARKERS,
+    Picture,
+    add_caption,
+    grid,
+    house_style,
+    name_rows,
+    save_picture,
+)
 from infomcr_tf.storage import read_json, replacing, write_csv, write_json
 from infomcr_tf.training import logits_function
 
@@ -108,8 +117,7 @@ def main() -> None:
     text = markdown(lines)
     with replacing(flags.out / "order.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    with replacing(flags.out / "order.png") as temporary:
-        draw(lines).savefig(temporary, dpi=130, format="png")
+    save_picture(draw(lines), flags.out / "order.png")
     print(text)
 
 
@@ -270,37 +278,39 @@ def markdown(lines: list[dict[str, Any]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in table)
 
 
-def draw(lines: list[dict[str, Any]]) -> Figure:
-    """Shard of pairs ordered as the test error: a panel per scenario, a line per variant."""
+@house_style()
+def draw(lines: list[dict[str, Any]]) -> Picture:
+    """Fraction of pairs ordered as the test error: a panel per scenario, a row per variant."""
     scenarios = list(dict.fromkeys(line["scenario"] for line in lines))
     variants = list(dict.fromkeys(line["variant"] for line in lines))
     families = list(dict.fromkeys(line["family"] for line in lines))
-    figure = Figure(figsize=(3.4 + 2.6 * len(scenarios), 1.6 + 0.26 * len(variants)))
-    figure.set_layout_engine("constrained")
-    axes = figure.subplots(1, len(scenarios), sharey=True, squeeze=False)[0]
-    for axis, scenario in zip(axes, scenarios, strict=True):
+    picture, axes = grid(
+        1, len(scenarios), width=2.6, height=0.8 + 0.26 * len(variants), sharey=True
+    )
+    for axis, scenario in zip(axes[0], scenarios, strict=True):
         for i, family in enumerate(families):
             own = [n for n in lines if (n["family"], n["scenario"]) == (family, scenario)]
             offset = 0.16 * (i - (len(families) - 1) / 2)
             axis.plot(
                 [line["pairs_right"] / line["pairs"] for line in own],
                 [variants.index(line["variant"]) + offset for line in own],
-                "osD^v"[i % 5], color=f"C{i}", markersize=5, label=family,
+                MARKERS[i % len(MARKERS)], color=COLORS[i % len(COLORS)], label=family,
             )  # fmt: skip
-        axis.axvline(0.5, color="gray", linestyle=":", linewidth=1)
+        axis.axvline(0.5, color="#444444", linestyle=":", linewidth=1)
         axis.set_xlim(-0.06, 1.06)
         axis.set_xticks([0, 0.5, 1], ["0", "50", "100 %"])
-        axis.set_title(scenario.replace("-", " "), fontsize=10)
-        axis.grid(axis="y", linewidth=0.4, alpha=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks(range(len(variants)), variants, fontsize=8)
-    axes[0].invert_yaxis()
-    figure.supxlabel("pairs of runs that gamma-hat orders as the test error", fontsize=9)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(families),
-        title="trained", fontsize=8,
+        axis.set_title(scenario.replace("-", " "))
+        name_rows(axis, variants)
+    counts = sorted({line["pairs"] for line in lines})
+    picture.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=len(families),
+        title="trained",
     )  # fmt: skip
-    return figure
+    add_caption(
+        picture, "Pairs of runs of one scenario and seed that gamma-hat orders as their test error, of "
+        f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} pairs. Dotted: chance.",
+    )  # fmt: skip
+    return picture
 
 
 if __name__ == "__main__":
