@@ -307,8 +307,8 @@ def draw(lines: list[dict[str, Any]]) -> Picture:
         title="trained",
     )  # fmt: skip
     add_caption(
-        picture, "Pairs of runs of one scenario and seed that gamma-hat orders as their test error, of "
-        f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} pairs. Dotted: chance.",
+        picture, "Pairs of runs of one scenario and seed that gamma-hat orders as their test error; "
+        f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} pairs. Dotted: chance",
     )  # fmt: skip
     return picture
 
