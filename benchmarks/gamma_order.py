@@ -302,13 +302,14 @@ def draw(lines: list[dict[str, Any]]) -> Picture:
         axis.set_title(scenario.replace("-", " "))
         name_rows(axis, variants)
     counts = sorted({line["pairs"] for line in lines})
+    pairs = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     picture.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=len(families),
         title="trained",
     )  # fmt: skip
     add_caption(
-        picture, "Pairs of runs of one scenario and seed that gamma-hat orders as their test error; "
-        f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} pairs. Dotted: chance",
+        picture, "Pairs of runs of one scenario and seed that gamma-hat orders as test errors; "
+        f"n = {pairs} pairs. Dotted: chance.",
     )  # fmt: skip
     return picture
 
