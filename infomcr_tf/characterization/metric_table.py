@@ -129,7 +129,7 @@ def shown(place: str) -> tuple[Metric, ...]:
 def numbers() -> Iterator[Number]:
     """Every number that a report can have, in the order in which tables show them."""
     of_metrics = (metric.numbers for metric in METRICS.values())
-    return itertools.chain(*of_metrics, SAMPLE_NUMBERS)
+    return itertools.chain(*of_metrics, SAMPLE_NUMBERS, SPECTRUM)
 
 
 def find_number(name: str) -> Number | None:
@@ -161,4 +161,25 @@ SAMPLE_NUMBERS = (
         equation="fraction of the drawn examples that are classified correctly",
         derive=_trial_mean("train_accuracy"),
     ),
+)
+
+
+def _eigenvalue(percent: int) -> Callable[[TrialSpectrum], float]:
+    def quantile(trial: TrialSpectrum) -> float:
+        return trial.scale * float(np.quantile(trial.scaled_eigenvalues, percent / 100))
+
+    return quantile
+
+
+# The eigenvalues of xi by their quantiles, for the picture of a report: they come with the largest,
+# the spectral radius.
+SPECTRUM = tuple(
+    Number(
+        name=f"eigenvalue_{percent}_percent",
+        title=f"eigenvalue, {percent} % quantile",
+        equation=f"mean over T of the {percent} % quantile of the eigenvalues of xi^t",
+        unit="nat^2",
+        compute=_eigenvalue(percent),
+    )
+    for percent in (0, 5, 10, 25, 50, 75, 90, 95)
 )

@@ -81,7 +81,7 @@ class MinimumReport:
         return report_html(self)
 
     def plot(self) -> Picture:
-        """Draws each metric that was measured in samples, with its spread over them.
+        """Draws each metric that was measured in samples, and the eigenvalues of xi.
 
         Notebooks show what is returned; `report.plot().savefig("report.png")` writes it.
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _FOOTNOTE = "±: standard deviation over the T samples; of the robustness, over the examples."
 # Settings that change what a number means, and the value at which they need no mention.
 _SHOWN_SETTINGS = {
-    "batch_norm": None, "equalize_loss": None, "normalize_logits": None, "protocol": None,
+    "loss": "auto", "batch_norm": None, "equalize_loss": None, "normalize_logits": None,
+    "protocol": None,
 }  # fmt: skip
 
 
@@ -73,7 +74,11 @@ def _heading(report: MinimumReport) -> list[str]:
     else:
         lines.append(f"N = {report.num_examples:,} examples")
     settings = report.settings
-    shown = [f"{k}={settings[k]!r}" for k in _SHOWN_SETTINGS if settings.get(k) is not None]
+    shown = [
+        f"{name}={settings[name]!r}"
+        for name, usual in _SHOWN_SETTINGS.items()
+        if settings.get(name) not in (None, usual)
+    ]
     return [*lines, ", ".join(shown)] if shown else lines
 
 
@@ -82,6 +87,7 @@ def _counts(report: MinimumReport) -> list[tuple[str, str, str]]:
     lines = []
     if report.train_loss is not None:
         lines.append(("train loss", f"{report.train_loss:.4g}", "nat, mean over the samples"))
+    if report.train_accuracy is not None:
         lines.append(("train error", f"{100 * (1 - report.train_accuracy):.2f} %", ""))
     if report.num_trials:
         drawn = report.num_trials * report.num_samples

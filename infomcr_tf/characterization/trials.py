@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from infomcr_tf.characterization.example_set import ArrayExamples, StreamedExamples
-from infomcr_tf.characterization.metric_table import METRICS
+from infomcr_tf.characterization.metric_table import METRICS, SPECTRUM
 from infomcr_tf.characterization.settings import Settings
 from infomcr_tf.characterization.trial_spectrum import TrialSpectrum
 from infomcr_tf.gradients.gram import GradientEngine
@@ -61,6 +61,8 @@ class Trials:
         if self._head.has_classes:
             result["train_accuracy"] = float(np.mean(gram.correct))
         numbers = [n for name in settings.trial_metrics for n in METRICS[name].of_trials]
+        if "spectral_radius" in settings.trial_metrics:
+            numbers += SPECTRUM
         if not len(gram.kept):
             return result | {number.name: float("nan") for number in numbers}
         spectrum = TrialSpectrum(

@@ -25,7 +25,8 @@ _FOOTNOTE = (
     "examples. Lowest gamma_hat first: the best, says the paper."
 )
 # Settings without which two values of a metric are not of the same thing.
-_DECISIVE = ("batch_norm", "chunk_size", "normalize_logits", "equalize_loss", "protocol")
+_DECISIVE = (
+    "loss", "batch_norm", "chunk_size", "normalize_logits", "equalize_loss", "protocol")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,9 @@ class Compared:
         report = self.report
         row: dict[str, Any] = {"run": self.name}
         if "train" not in self.result and report.train_loss is not None:
-            row |= {"train_loss": report.train_loss, "train_error": 1 - report.train_accuracy}
+            row["train_loss"] = report.train_loss
+            if report.train_accuracy is not None:
+                row["train_error"] = 1 - report.train_accuracy
         for part in ("train", "test"):
             known = self.result.get(part, {})
             row |= {f"{part}_{key}": known[key] for key in ("loss", "error") if key in known}

@@ -100,6 +100,32 @@ def test_plot_has_a_panel_for_each_metric(tmp_path):
         report(trials={}).plot()
 
 
+def test_the_spectrum_is_that_of_xi(tmp_path):
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+    x = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
+    y = np.arange(8) % 3
+    found = characterize(model, x, y, num_trials=1, num_samples=8, progress=False)
+    p = np.exp(x.astype(float) @ model.get_weights()[0].astype(float))
+    p /= p.sum(axis=1, keepdims=True)
+    d = p - np.eye(3)[y]
+    xi = (d @ d.T) * (x.astype(float) @ x.T.astype(float) + 1)  # a linear softmax with bias
+    eigenvalues = np.linalg.eigvalsh(xi)
+    for percent in (0, 50, 95):
+        expected = np.quantile(eigenvalues, percent / 100)
+        # float32 rows are off by 1e-6 of their norm, and so are eigenvalues, of the largest.
+        assert found.trials[f"eigenvalue_{percent}_percent"][0] == pytest.approx(
+            expected, abs=1e-5 * eigenvalues[-1]
+        )
+    titles = [axis.get_title(loc="left") for axis in found.plot().axes]
+    assert r"eigenvalues of $\xi$" in titles
+    found.save(tmp_path / "report.json")
+    assert MinimumReport.load(tmp_path / "report.json").to_dict() == found.to_dict()
+    only_trace = characterize(
+        model, x, y, num_trials=1, num_samples=8, metrics="trace", progress=False
+    )
+    assert not any(name.startswith("eigenvalue") for name in only_trace.trials)
+
+
 def test_a_measurement_knows_how_long_it_took():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     x, y = np.eye(6, 3, dtype=np.float32) + 1, np.arange(6) % 2
