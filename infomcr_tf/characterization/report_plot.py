@@ -30,7 +30,7 @@ def unit_label(unit: str) -> str:
 
 @house_style()
 def plot_report(report: MinimumReport) -> Picture:
-    """Draws one panel a metric that was measured in samples, and the spectrum; see `MinimumReport.plot`.
+    """Draws a panel for each metric of samples, and the spectrum; see `MinimumReport.plot`.
 
     Raises:
         ValueError: where no metric was measured in trials.
