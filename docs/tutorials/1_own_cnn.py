@@ -9,6 +9,9 @@ From a plain Keras model to two minima side by side: one trained as usual, one w
 # The data: scikit-learn's handwritten digits, 8 x 8 pixels. 300 images are for training; the rest tell how well the
 # networks generalise.
 
+import tempfile
+from pathlib import Path
+
 import keras
 
 from infomcr_tf import BetaSchedule, FisherRegularizedModel, characterize, compare
@@ -90,5 +93,6 @@ comparison.plot()
 #
 # The trained network is a plain Keras model, and needs nothing of this package:
 
-regularized.save("digits.keras")
-print(type(keras.saving.load_model("digits.keras")).__name__)
+path = Path(tempfile.mkdtemp(), "digits.keras")
+regularized.save(path)
+print(type(keras.saving.load_model(path)).__name__)
