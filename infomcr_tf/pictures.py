@@ -35,6 +35,7 @@ _STYLE = {
     "axes.formatter.use_mathtext": True, "svg.hashsalt": "infomcr",
 }  # fmt: skip
 _DPI = 150
+_MAX_BYTES = 140_000
 
 
 class Picture(Figure):
@@ -131,12 +132,16 @@ def name_rows(axis: Axes, names: Sequence[str]) -> None:
 
 
 def to_png(picture: Figure) -> bytes:
-    """The picture as a PNG of at most 256 colours, a quarter of its size with all of them."""
-    full, small = io.BytesIO(), io.BytesIO()
+    """The picture as a PNG with few colours: a quarter of its size with all of them."""
+    full = io.BytesIO()
     with house_style():
         picture.savefig(full, dpi=_DPI, format="png", facecolor="white")
-    image = Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    image.save(small, "PNG", optimize=True)
+    image = Image.open(full).convert("RGB")
+    for colors in (256, 64, 16):
+        small = io.BytesIO()
+        image.quantize(colors, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+        if small.tell() < _MAX_BYTES:
+            break
     return small.getvalue()
 
 

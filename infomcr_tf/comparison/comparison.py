@@ -21,8 +21,7 @@ from infomcr_tf.pictures import Picture, save_picture
 from infomcr_tf.storage import locked, write_csv, write_json
 
 _FOOTNOTE = (
-    "±: standard deviation over the T samples of N' examples; of the robustness, over the "
-    "examples. Lowest gamma_hat first: the best, says the paper."
+    "±: standard deviation over the T samples of N' examples; of the robustness, over the examples."
 )
 # Settings without which two values of a metric are not of the same thing.
 _DECISIVE = (
@@ -82,7 +81,7 @@ class Comparison:
     minima: tuple[Compared, ...]
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One row a minimum, lowest gamma_hat first where all have one."""
+        """One row a minimum, lowest gamma_hat (the best, says the paper) first."""
         rows = [each.row() for each in self.minima]
         if all("gamma_hat" in row for row in rows):
             rows.sort(key=lambda row: row["gamma_hat"])
@@ -226,7 +225,7 @@ def compare(
 
     Raises:
         TypeError: where `minima` or one of them is of another type.
-        ValueError: where a minimum or an argument does not fit; before anything is measured.
+        ValueError: where a minimum or an argument does not fit.
         FileNotFoundError: where a path leads nowhere.
         OSError: where `out` cannot be written to.
     """

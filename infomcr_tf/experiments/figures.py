@@ -107,8 +107,8 @@ def _panels(results: Results) -> list[tuple[str, str]]:
 
 
 def _samples(results: Results) -> str:
-    view = results.experiment.views.get("raw")
-    if not view:
+    view = results.experiment.views.get("raw", {})
+    if "num_samples" not in view or "num_trials" not in view:
         return ""
     return (
         f" Metrics: means over {view['num_trials']} samples of N' = {view['num_samples']} images."
