@@ -24,8 +24,7 @@ _FOOTNOTE = (
     "±: standard deviation over the T samples of N' examples; of the robustness, over the examples."
 )
 # Settings without which two values of a metric are not of the same thing.
-_DECISIVE = (
-    "loss", "batch_norm", "chunk_size", "normalize_logits", "equalize_loss", "protocol")
+_DECISIVE = ("loss", "batch_norm", "chunk_size", "normalize_logits", "equalize_loss", "protocol")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
