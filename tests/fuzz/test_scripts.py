@@ -15,7 +15,6 @@ import warnings
 from pathlib import Path
 from unittest import mock
 
-import keras
 import numpy as np
 import pytest
 from fuzz.damage import OTHER_FILES, damaged_bytes, edited_json
@@ -70,6 +69,11 @@ def call(script, arguments, plots=False):
     return outcome
 
 
+def no_training():
+    """Ends a run where its first step would be made."""
+    return mock.patch("infomcr_tf.training.run.train", side_effect=Ended)
+
+
 @functools.cache
 def finished():
     """A complete run."""
@@ -82,8 +86,10 @@ def finished():
 def unfinished():
     """A run whose epochs are over and whose result is missing."""
     folder = place() / "unfinished"
-    with mock.patch.object(TrainingRun, "_finish", side_effect=Ended), pytest.raises(Ended):
+    finish = mock.patch.object(TrainingRun, "_finish", side_effect=Ended)
+    with finish as reached, pytest.raises(Ended):
         call(train_cifar, [*TRAIN, "--run-dir", folder])
+    reached.assert_called_once()
     assert (folder / "checkpoint.npz").exists()
     return folder
 
@@ -93,8 +99,9 @@ def interrupted():
     """The checkpoint of a measurement whose trials are over, and its result."""
     out = place() / "interrupted"
     late = mock.patch("infomcr_tf.comparison.comparison.plot_comparison", side_effect=Ended)
-    with late, pytest.raises(Ended):
+    with late as reached, pytest.raises(Ended):
         call(characterize, [finished(), *MEASURE, "--out", out], plots=True)
+    reached.assert_called_once()
     return (out / "checkpoint-0.json").read_bytes(), measured(finished())
 
 
@@ -209,6 +216,17 @@ def pickled():
     return buffer.getvalue()
 
 
+def test_a_run_that_starts_over_is_noticed():
+    """What the next test relies on: without a checkpoint the run would train again."""
+    with tempfile.TemporaryDirectory(dir=place()) as work:
+        run = Path(work) / "run"
+        shutil.copytree(unfinished(), run)
+        (run / "checkpoint.npz").unlink()
+        with no_training() as training, pytest.raises(Ended):
+            call(train_cifar, [*TRAIN, "--run-dir", run])
+        training.assert_called_once()
+
+
 @fuzz(checkpoint(), few=2, many=40)
 def test_going_on_from_a_damaged_checkpoint(content):
     """Refused, and the checkpoint is still there; or the same model as from the whole one."""
@@ -216,8 +234,9 @@ def test_going_on_from_a_damaged_checkpoint(content):
         run = Path(work) / "run"
         shutil.copytree(unfinished(), run)
         (run / "checkpoint.npz").write_bytes(content)
-        with mock.patch.object(keras.Model, "fit", side_effect=AssertionError("started over")):
+        with no_training() as training:
             outcome = call(train_cifar, [*TRAIN, "--run-dir", run])
+        training.assert_not_called()
         if outcome.status:
             assert (run / "checkpoint.npz").read_bytes() == content
             assert not (run / "result.json").exists()
@@ -347,12 +366,12 @@ def test_paths(case):
         Path("to-run").symlink_to("run")
         before = snapshot(Path("run"))
         name = name.lstrip("-") or "x"
-        refused = mock.patch.object(keras.Model, "fit", side_effect=Ended)
-        with refused, contextlib.suppress(Ended):
-            if where == "run-dir":
-                call(train_cifar, [*TRAIN, "--run-dir", name])
-            elif where == "data-dir":
-                call(train_cifar, [*TRAIN, "--run-dir", "other", "--data-dir", name])
+        with no_training() as training, contextlib.suppress(Ended):
+            if where in ("run-dir", "data-dir"):
+                flags = {"run-dir": "other", where: name}
+                outcome = call(train_cifar, TRAIN + [f"--{k}={v}" for k, v in flags.items()])
+                # Neither refused nor complete: then the training was reached, and ended the call.
+                assert outcome.status or name in ("run", "to-run")
             elif where == "out":
                 call(characterize, ["run", *MEASURE, "--out", name])
             elif where == "path":
@@ -360,6 +379,8 @@ def test_paths(case):
                 assert (outcome.status == 0) == (name in ("to-run", "run"))
             else:
                 call(characterize, [f"{name}.keras", "--dataset", "digits", *MEASURE])
+        if where not in ("run-dir", "data-dir"):
+            training.assert_not_called()
         assert Path("file").read_text() == "mine"
         assert not Path("nowhere").exists()
         # What `--out` names may lie beside the run's own files.
