@@ -328,7 +328,7 @@ def test_models(case):
             result = function(model, X, Y, **arguments)
     except Refused:
         return
-    assert name in ("plain", "subclassed", "softmax", "softmax layer", "dropout", "batch norm",
+    assert name in ("plain", "subclassed", "softmax", "softmax layer", "hidden softmax", "dropout", "batch norm",
                     "unreachable weights")  # fmt: skip
     logits = model
     if "softmax" in name:
