@@ -328,8 +328,8 @@ def test_models(case):
             result = function(model, X, Y, **arguments)
     except Refused:
         return
-    assert name in ("plain", "subclassed", "softmax", "softmax layer", "hidden softmax", "dropout", "batch norm",
-                    "unreachable weights")  # fmt: skip
+    assert name in ("plain", "subclassed", "softmax", "softmax layer", "hidden softmax", "dropout",
+                    "batch norm", "unreachable weights")  # fmt: skip
     logits = model
     if "softmax" in name:
         logits = _sequential(keras.layers.Dense(K))
