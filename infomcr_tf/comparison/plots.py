@@ -92,7 +92,8 @@ def _draw_values(axis: Axes, values: Sequence[float | None]) -> None:
             axis.plot(value, i, "o", color=COLORS[i % len(COLORS)], markersize=8, mec="white")
     known = [value for value in values if value is not None]
     scale_axis(axis, "x", known)
-    axis.margins(x=0.15)
+    if axis.get_xscale() == "linear" and min(known, default=0) >= 0:
+        axis.set_xlim(0, 1.15 * max(known, default=1) or 1)  # from zero: no difference is magnified
 
 
 @house_style()
