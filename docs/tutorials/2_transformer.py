@@ -68,8 +68,9 @@ print(report)
 report.plot()
 
 # %%
-# What of the network counts? With the backbone frozen, only the head's weights are differentiated. The gradients of the
-# head, W = 66 numbers an example, are few beside N' = 32: compare such values with one another only.
+# With the backbone frozen, only the head's weights are differentiated. Their gradients have 66 numbers, but those of the
+# two logits are opposite, so that at most 33 of an example's directions are independent. With N' = 32 most samples are
+# singular: gamma_hat is ``-inf``, and the report says in how many. Nothing is added to the diagonal to hide it.
 
 backbone.trainable = False
 head = characterize(
@@ -78,6 +79,20 @@ head = characterize(
     labels,
     num_trials=10,
     num_samples=32,
+    progress=False,
+    metrics=["gamma_hat", "rank"],
+)
+print(head)
+
+# %%
+# A smaller N' has room enough. It makes another number: compare values of one N' only.
+
+head = characterize(
+    classifier,
+    x,
+    labels,
+    num_trials=10,
+    num_samples=12,
     progress=False,
     metrics=["gamma_hat", "rank"],
 )

@@ -51,8 +51,9 @@ def plot_comparison(minima: Sequence[Compared]) -> Picture:
     errors = [m.result.get("test", {}).get("error") for m in minima]
     with_errors = any(error is not None for error in errors)
     names = short_names([m.name for m in minima])
+    columns = len(metrics) + with_errors
     picture, axes = grid(
-        1, len(metrics) + with_errors, width=2.4, height=0.75 + 0.3 * len(minima), sharey=True
+        1, columns, width=max(2.4, 5 / columns), height=0.75 + 0.3 * len(minima), sharey=True
     )
     axes = list(axes[0])
     if with_errors:
