@@ -4,6 +4,7 @@ import functools
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from infomcr_tf.characterization.example_set import ArrayExamples, StreamedExamples
 from infomcr_tf.characterization.metric_table import METRICS, SPECTRUM
@@ -53,7 +54,13 @@ class Trials:
         settings = self._settings
         indices = sample_of(settings, len(self._examples), trial)
         x, labels = self._examples.take(indices)
-        gram = self._engine.gram(x, labels)
+        try:
+            gram = self._engine.gram(x, labels)
+        except tf.errors.InvalidArgumentError as error:  # such as a class that does not exist
+            reason = " ".join(str(error.message).split())[:200]
+            raise ValueError(
+                f"sample {trial} of `x` and `y` cannot be computed: {reason}"
+            ) from None
         result = {
             "train_loss": float(np.mean(gram.losses)),
             "num_kept": len(gram.kept),
