@@ -30,7 +30,7 @@ from infomcr_tf.characterization.characterize import Measurement
 from infomcr_tf.comparison.minimum import DataOptions, Minimum
 from infomcr_tf.experiments.measure import per_sample_gamma_hat
 from infomcr_tf.experiments.ranking import rank_correlation
-from infomcr_tf.experiments.results import load_rows
+from infomcr_tf.experiments.saved_results import load_rows
 from infomcr_tf.pictures import (
     COLORS,
     MARKERS,

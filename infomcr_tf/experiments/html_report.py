@@ -3,7 +3,6 @@
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -52,7 +51,6 @@ _RUN_COLUMNS = ("run", "group", "label", "seed")
 def write_report(
     results: Results,
     figures: Mapping[str, Figure],
-    options: Mapping[str, Mapping[str, Any]],
     path: Path,
 ) -> None:
     """Writes the page.
@@ -60,7 +58,6 @@ def write_report(
     Args:
         results: what was found.
         figures: name -> figure, set inline.
-        options: title of a setting -> all options of its runs, with the recipe's values.
         path: of the page, replaced as a whole.
     """
     title = html.escape(results.experiment.title)
@@ -84,7 +81,7 @@ def write_report(
     if results.failures:
         failed = [["run", "reason"], *([name, why] for name, why in results.failures.items())]
         parts += ["<h2>Failed runs</h2>", _table(failed, cell_class="failed")]
-    parts += ["<h2>Settings of the runs</h2>", *_settings(results, options)]
+    parts += ["<h2>Settings of the runs</h2>", *_settings(results)]
     parts.append(f"<script>{_SCRIPT}</script></body></html>")
     with replacing(path) as temporary:
         temporary.write_text("\n".join(parts) + "\n", encoding="utf-8")
@@ -119,9 +116,9 @@ def _text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _settings(results: Results, options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _settings(results: Results) -> list[str]:
     """All options of each setting, whose runs differ in the seed, and of each measurement."""
-    blocks = [*options.items()]
+    blocks = [*results.options.items()]
     blocks += [(f"measured: {view}", own) for view, own in results.experiment.views.items()]
     return [
         f"<details><summary>{html.escape(title)}</summary><pre>"

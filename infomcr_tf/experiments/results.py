@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,6 @@ from infomcr_tf.characterization.metric_table import shown
 from infomcr_tf.experiments.experiment import Experiment
 from infomcr_tf.experiments.ranking import RankCorrelation, rank_correlation
 from infomcr_tf.experiments.yardsticks import YARDSTICKS
-from infomcr_tf.storage import read_json, replacing, write_csv, write_json
-
-_KIND = "infomcr_tf experiment"
 
 # Columns of the tables, name in a row and heading, before those of the metrics.
 _TRAINING_COLUMNS = (
@@ -69,6 +65,7 @@ class Results:
         rows: one per measured run, in the order of the runs.
         failures: name of a run -> why it failed.
         notes: sentences that belong under the tables.
+        options: title of a setting -> all options of its runs, with the recipe's values.
         ranks: (metric, target) -> rank correlation; empty for fewer than three measured runs.
     """
 
@@ -76,6 +73,7 @@ class Results:
     rows: Sequence[Mapping[str, Any]]
     failures: Mapping[str, str]
     notes: Sequence[str]
+    options: Mapping[str, Mapping[str, Any]]
     ranks: Mapping[tuple[str, str], RankCorrelation]
 
     @classmethod
@@ -85,11 +83,12 @@ class Results:
         rows: Sequence[Mapping[str, Any]],
         failures: Mapping[str, str],
         notes: Sequence[str] = (),
+        options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> "Results":
         """Computes what follows from the rows; `notes` are added to the experiment's."""
         notes = [*experiment.notes, *notes, *_remarks(experiment, rows)]
         return cls(
-            experiment=experiment, rows=rows, failures=failures, notes=notes,
+            experiment=experiment, rows=rows, failures=failures, notes=notes, options=options or {},
             ranks=rank_metrics(rows, experiment),
         )  # fmt: skip
 
@@ -160,48 +159,13 @@ class Results:
         lines += [f"- FAILED: {name}: {reason}" for name, reason in self.failures.items()]
         return "\n".join(lines) + "\n"
 
-    def save(self, place: Path) -> None:
-        """Writes results.json, results.csv (a row per run), table.csv and table.md."""
-        ranks = [
-            {"metric": metric, "target": target, **dataclasses.asdict(rank)}
-            for (metric, target), rank in self.ranks.items()
-        ]
-        content = {
-            "kind": _KIND,
-            "version": 1,
-            "experiment": self.experiment.name,
-            "settings": [
-                {"group": setting.group, "label": setting.label, "factors": setting.factors}
-                for setting in self.experiment.settings
-            ],
-            "views": self.experiment.views,
-            "runs": self.rows,
-            "summary": self.summary(),
-            "rank_correlations": ranks,
-            "failures": self.failures,
-            "notes": self.notes,
-        }
-        write_json(place / "results.json", content)
-        write_csv(place / "results.csv", self.rows)
-        write_csv(place / "table.csv", self.summary())
-        _write(place / "table.md", self.markdown())
-
-
-def load_rows(place: Path) -> list[dict[str, Any]]:
-    """The rows per run of saved results.
-
-    Raises:
-        FileNotFoundError: if there are none.
-        ValueError: if the file is damaged.
-    """
-    return read_json(place / "results.json", kind=_KIND, version=1)["runs"]
-
 
 def together(parts: Sequence[Results]) -> Results:
     """Several experiments as one, whose groups they are."""
-    settings, rows, failures = [], [], {}
+    settings, rows, failures, options = [], [], {}, {}
     for part in parts:
         name = part.experiment.name
+        options |= {f"{name} {title}": own for title, own in part.options.items()}
         settings += [dataclasses.replace(each, group=name) for each in part.experiment.settings]
         rows += [{**row, "group": name} for row in part.rows]
         failures |= part.failures
@@ -212,7 +176,7 @@ def together(parts: Sequence[Results]) -> Results:
         variable="setting",
         settings=tuple(settings),
     )
-    return Results.collect(experiment, rows, failures)
+    return Results.collect(experiment, rows, failures, options=options)
 
 
 def rank_metrics(
@@ -288,8 +252,3 @@ def _interval(value: float, low: float, high: float) -> str:
 def _markdown(table: Sequence[Sequence[str]]) -> list[str]:
     heading, *lines = [f"| {' | '.join(line)} |" for line in table]
     return [heading, "|" + "---|" * len(table[0]), *lines]
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

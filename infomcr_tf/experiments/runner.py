@@ -14,12 +14,11 @@ from infomcr_tf.experiments.catalogue import SELECTIONS, make_part, part_names
 from infomcr_tf.experiments.choices import Choices
 from infomcr_tf.experiments.engines import Engine
 from infomcr_tf.experiments.experiment import Experiment, Run, ends_first, identity
-from infomcr_tf.experiments.figures import draw_figures, save_figures
-from infomcr_tf.experiments.html_report import write_report
 from infomcr_tf.experiments.levels import at_level, save_levels
 from infomcr_tf.experiments.measure import measure
 from infomcr_tf.experiments.paper_values import STEP_MILLISECONDS
-from infomcr_tf.experiments.results import Results, load_rows, together
+from infomcr_tf.experiments.results import Results, together
+from infomcr_tf.experiments.saved_results import load_rows, publish
 from infomcr_tf.experiments.timing import StepTimes, describe_plan, total
 from infomcr_tf.training import RunFolder, TrainingRun
 
@@ -124,25 +123,28 @@ def _run_part(experiment: Experiment, out: Path, engine: Engine) -> Results:
         if error is not None:
             failures[run.name] = _reason(error)
     rows = [measure(run, experiment) for run in runs if run.name not in failures]
-    results = Results.collect(experiment, rows, failures, notes=_timing(experiment, rows, out))
+    results = Results.collect(
+        experiment, rows, failures, notes=_timing(experiment, rows, out),
+        options=_options(rows, out),
+    )  # fmt: skip
     _publish(results, out)
     save_levels(results, runs, out / experiment.name)
     return results
 
 
 def _publish(results: Results, out: Path) -> None:
-    """Writes and prints everything that is made of results."""
     place = out / results.experiment.name
-    place.mkdir(parents=True, exist_ok=True)
-    results.save(place)
-    figures = draw_figures(results)
-    save_figures(figures, place)
+    publish(results, place)
+    print(f"{results.markdown()}\nwritten to {place}: report.html, table.md, results.json, ...")
+
+
+def _options(rows: Sequence[dict[str, Any]], out: Path) -> dict[str, dict[str, Any]]:
+    """Title of a setting -> the options of its runs with what they left to the recipe."""
     options: dict[str, dict[str, Any]] = {}
-    for row in results.rows:
+    for row in rows:
         config = RunFolder.load(out / "runs" / row["run"]).config
         options.setdefault(f"{row['group']} {row['label']}".strip(), identity(config))
-    write_report(results, figures, options, place / "report.html")
-    print(f"{results.markdown()}\nwritten to {place}: report.html, table.md, results.json, ...")
+    return options
 
 
 def _reason(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Tables, remarks, figures and the report, from rows that were written by hand."""
 
 import csv
+import dataclasses
 import html.parser
 import json
 import math
@@ -12,7 +13,8 @@ import pytest
 from infomcr_tf.experiments.experiment import Experiment, Setting
 from infomcr_tf.experiments.figures import draw_figures, save_figures
 from infomcr_tf.experiments.html_report import write_report
-from infomcr_tf.experiments.results import Results, load_rows, together
+from infomcr_tf.experiments.results import Results, together
+from infomcr_tf.experiments.saved_results import load_results, load_rows, main, save_results
 from infomcr_tf.training import CifarConfig
 
 
@@ -88,7 +90,7 @@ def test_no_remark_where_nothing_is_wrong():
 
 
 def test_files_hold_everything(results, tmp_path):
-    results.save(tmp_path)
+    save_results(results, tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["runs"] == load_rows(tmp_path) == [dict(row) for row in results.rows]
     assert content["failures"] == {"run-lost": "ValueError: <no> data"}
@@ -101,6 +103,43 @@ def test_files_hold_everything(results, tmp_path):
     text = (tmp_path / "table.md").read_text()
     assert "FAILED: run-lost" in text
     assert "| 0 | 2 |" in text
+
+
+def test_saved_results_are_loaded_as_they_were(tmp_path):
+    several = rows()
+    several[0]["gamma_hat"] = -math.inf
+    options = {"0": {"confusion_size": 0}}
+    results = Results.collect(
+        experiment(yardsticks=True), several, {"lost": "why"}, ["mine"], options
+    )
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    save_results(results, tmp_path / "first")
+    loaded = load_results(tmp_path / "first")
+    same = dataclasses.replace(results.experiment, settings=loaded.experiment.settings)
+    assert loaded == dataclasses.replace(results, experiment=same)
+    before, after = results.experiment.settings, loaded.experiment.settings
+    assert [(s.title, s.factors, dict(s.paper)) for s in after] == [
+        (s.title, s.factors, dict(s.paper)) for s in before
+    ]
+    save_results(loaded, tmp_path / "second")
+    for name in ("results.json", "results.csv", "table.md"):
+        first, second = ((tmp_path / place / name).read_text() for place in ("first", "second"))
+        assert first == second
+
+
+def test_the_report_of_saved_results_is_drawn_again(results, tmp_path, capsys):
+    save_results(results, tmp_path)
+    assert main([str(tmp_path)]) == 0
+    drawn = {"figure.png", "figure.svg", "scatter.png", "scatter.svg", "report.html"}
+    assert drawn <= {path.name for path in tmp_path.iterdir()}
+    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
+    (tmp_path / "results.json").write_text('{"kind": "infomcr_tf experiment", "version": 1}')
+    for place in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(place)])
+        assert stopped.value.code == 2
+        assert "results.json" in capsys.readouterr().err
 
 
 def test_figures_are_png_and_svg_and_survive_singular_matrices(tmp_path):
@@ -134,7 +173,8 @@ class Page(html.parser.HTMLParser):
 
 def test_report_is_one_file_with_figures_tables_and_settings(results, tmp_path):
     options = {"10": {"confusion_size": 10, "note": "<b>"}}
-    write_report(results, draw_figures(results), options, tmp_path / "report.html")
+    results = dataclasses.replace(results, options=options)
+    write_report(results, draw_figures(results), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
     assert page.loads == []
