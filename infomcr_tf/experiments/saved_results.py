@@ -1,14 +1,6 @@
-"""Results on disk, and everything that is drawn from them, again and again.
+"""Results on disk, and everything that is drawn from them."""
 
-    python -m infomcr_tf.experiments.saved_results DIR ...
-
-writes the report and the figures of saved results (folders with a `results.json`) once more.
-"""
-
-import argparse
 import dataclasses
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,23 +116,3 @@ def _numbers(row: dict[str, Any]) -> dict[str, Any]:
     """JSON has no words for numbers that are not finite."""
     words = ("inf", "-inf", "nan")
     return {name: float(value) if value in words else value for name, value in row.items()}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draws saved results again. Returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m infomcr_tf.experiments.saved_results",
-        description="Writes the report and the figures of saved results once more.",
-    )
-    parser.add_argument("places", nargs="+", type=Path, metavar="DIR", help="has a results.json")
-    for place in parser.parse_args(argv).places:
-        try:
-            draw(load_results(place), place)
-        except (OSError, ValueError) as error:
-            parser.error(str(error))
-        print(place / "report.html")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
