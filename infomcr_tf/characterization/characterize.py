@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from infomcr_tf.characterization.device_pool import resolve_devices, spread
+from infomcr_tf.device_pool import resolve_devices, spread
 from infomcr_tf.characterization.example_set import open_examples
 from infomcr_tf.characterization.finished_trials import FinishedTrials, fingerprint
 from infomcr_tf.characterization.metric_table import METRICS

@@ -92,6 +92,26 @@ class Network:
         """All layers at any depth, each once."""
         return list(self.model._flatten_layers())
 
+    def layer_indices(self) -> dict[str, list[int]]:
+        """Which of `variables` belong to which layer, by the layer's path, in their order.
+
+        A variable that layers share belongs to the first. Layers of one path are numbered.
+        """
+        owners = {}
+        for layer in self.layers():
+            for variable in layer._trainable_variables:
+                owners.setdefault(id(variable), id(layer))
+        groups: dict[int, list[int]] = {}
+        for index, variable in enumerate(self.variables):
+            groups.setdefault(owners.get(id(variable), index), []).append(index)
+        named: dict[str, list[int]] = {}
+        for indices in groups.values():
+            path = self.variables[indices[0]].path.rpartition("/")[0]
+            path = path.removeprefix(f"{self.model.name}/") or self.model.name
+            copies = sum(name.split("#")[0] == path for name in named)
+            named[f"{path}#{copies + 1}" if copies else path] = indices
+        return named
+
     def logits(
         self, x: Any, recorder: contextlib.AbstractContextManager | None = None
     ) -> tf.Tensor:
