@@ -30,13 +30,14 @@ ALLOWED = {
     "models": set(),
     "regularizer": set(),
     "gradients": set(),
+    "curvature": {"gradients"},
     "training": {"data", "models", "regularizer", "command_line"},
     "characterization": {"gradients", "regularizer"},
     "comparison": {
         "characterization", "training", "data", "command_line", "regularizer", "gradients",
     },
     "experiments": {
-        "commands", "command_line", "data", "models", "regularizer", "gradients", "training",
+        "commands", "command_line", "data", "models", "regularizer", "gradients", "curvature", "training",
         "characterization", "comparison",
     },
 }  # fmt: skip

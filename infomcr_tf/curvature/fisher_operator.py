@@ -28,6 +28,6 @@ class FisherOperator(CurvatureOperator):
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         values = self._values()
         with tf.GradientTape(persistent=True) as tape:
-            losses, scale = self._scaled_losses(self.network.logits(x), y)
+            losses, scale = self._scaled_losses(self._logits(x), y)
         slopes = push_forward(tape, losses, values, v)
         return pull_back(tape, [losses], values, [slopes]), losses, scale

@@ -26,7 +26,7 @@ class GaussNewtonOperator(CurvatureOperator):
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         values = self._values()
         with tf.GradientTape(persistent=True) as tape:
-            logits = self.network.logits(x)
+            logits = self._logits(x)
         with tf.GradientTape() as outer:
             outer.watch(logits)
             with tf.GradientTape() as inner:

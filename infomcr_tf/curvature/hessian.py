@@ -8,6 +8,7 @@ import tensorflow as tf
 from infomcr_tf.curvature.derivatives import pull_back
 from infomcr_tf.curvature.operator import CurvatureOperator
 from infomcr_tf.gradients.examples import take
+from infomcr_tf.normalization_kernels import check_second_derivatives
 
 _NUM_CHECKED = 8
 _ASYMMETRY = {tf.float64: 1e-9}
@@ -35,12 +36,13 @@ class HessianOperator(CurvatureOperator):
         values = self._values()
         with tf.GradientTape() as outer:
             with tf.GradientTape() as inner:
-                losses, scale = self._scaled_losses(self.network.logits(x), y)
+                losses, scale = self._scaled_losses(self._logits(x), y)
             gradient = pull_back(inner, [losses], values)
         return pull_back(outer, gradient, values, v), losses, scale
 
     def _check_function(self) -> None:
-        """Compares u^T H v with v^T H u, on a few examples."""
+        """Looks for what is known to be wrong; compares u^T H v with v^T H u on a few examples."""
+        check_second_derivatives(self._function.get_concrete_function().graph)
         x, y = (take(part, slice(_NUM_CHECKED)) for part in self._examples.first)
         u, v = np.random.default_rng(0).choice([-1.0, 1.0], size=(2, self.shape[1]))
         Hu, Hv = (self._function(x, y, w)[1].numpy() for w in (u, v))
@@ -49,6 +51,6 @@ class HessianOperator(CurvatureOperator):
         if abs(u @ Hv - v @ Hu) > tolerance * max(np.linalg.norm(Hu), np.linalg.norm(Hv)):
             raise ValueError(
                 "`model` must have second derivatives. Received: a model whose Hessian comes out "
-                "asymmetric, as it does where a layer uses `stop_gradient`, `tf.nn.moments` or a "
-                "custom gradient. `GaussNewtonOperator` needs first derivatives only"
+                "asymmetric, as it does where a layer uses `stop_gradient` or a custom gradient. "
+                "`GaussNewtonOperator` needs first derivatives only"
             )

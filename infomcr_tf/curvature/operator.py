@@ -15,6 +15,7 @@ from infomcr_tf.curvature.example_stream import ExampleStream
 from infomcr_tf.device_pool import resolve_devices
 from infomcr_tf.gradients.head import cross_entropy
 from infomcr_tf.gradients.network import TRACING, Network
+from infomcr_tf.normalization_kernels import normalization_kernels
 from infomcr_tf.precision import float32_precision
 
 # A factor of the losses must stay far inside of float32.
@@ -184,6 +185,11 @@ class CurvatureOperator(LinearOperator):
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """The sum of A_n v for each variable, of the scaled losses, with these and their scale."""
         raise NotImplementedError
+
+    def _logits(self, x: Any) -> tf.Tensor:
+        # Keras' own normalisation layers have wrong second derivatives.
+        with normalization_kernels(self.network.model):
+            return self.network.logits(x)
 
     def _scaled_losses(self, logits: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The losses [n] times a constant that gives their largest gradient the size 1.

@@ -71,11 +71,11 @@ class Network:
         batch_norms = [
             layer
             for layer in self.layers()
-            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+            if isinstance(layer, keras.layers.BatchNormalization)
+            and layer.trainable
+            and batch_norm == "batch"
         ]
-        self.couples_examples = batch_norm == "batch" and bool(batch_norms)
-        if self.couples_examples:
-            self._overrides += [(layer, "call", _in_training(layer)) for layer in batch_norms]
+        self.couples_examples = bool(self._in_training)
 
     @property
     def dtype(self) -> tf.DType:
@@ -222,9 +222,7 @@ def override(attributes: list[tuple[Any, str, Any]]) -> Iterator[None]:
                     o.__dict__[name] = value
 
 
-def _in_training(layer: keras.layers.Layer) -> Callable:
-    original = layer.call
-
+def _in_training(original: Callable) -> Callable:
     def call(*args: Any, **kwargs: Any) -> tf.Tensor:
         return original(*args, **{**kwargs, "training": True})
 
