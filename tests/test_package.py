@@ -37,8 +37,8 @@ ALLOWED = {
         "characterization", "training", "data", "command_line", "regularizer", "gradients",
     },
     "experiments": {
-        "commands", "command_line", "data", "models", "regularizer", "gradients", "curvature", "training",
-        "characterization", "comparison",
+        "commands", "command_line", "data", "models", "regularizer", "gradients", "curvature",
+        "training", "characterization", "comparison",
     },
 }  # fmt: skip
 

@@ -12,20 +12,22 @@ class Ritz(NamedTuple):
 
     Attributes:
         values: [m] eigenvalues of the tridiagonal $T = Q^T A Q$, ascending.
-        vectors: [m, m] its eigenvectors; `basis.T @ vectors` are those of A, nearly.
-        residuals: [m] $\|A u - \theta u\|$ of these.
-        basis: [m, W] the orthonormal rows $Q^T$.
-        finished: whether the Krylov space is exhausted: the residuals are rounding only.
+        weights: [m] squared first entries of its eigenvectors, summing to 1.
+        residuals: [m] $\|A u - \theta u\|$ of the Ritz vectors u.
+        vectors: [m, m] the eigenvectors of T.
+        basis: [m, W] the orthonormal rows $Q^T$; `basis.T @ vectors` are the Ritz vectors.
     """
 
     values: np.ndarray
-    vectors: np.ndarray
+    weights: np.ndarray
     residuals: np.ndarray
+    vectors: np.ndarray
     basis: np.ndarray
-    finished: bool
 
 
-def lanczos(product: Callable, start: np.ndarray, num_steps: int) -> Iterator[Ritz]:
+def lanczos(
+    product: Callable, start: np.ndarray, num_steps: int, restart: np.random.Generator | None = None
+) -> Iterator[Ritz]:
     """Yields after each step, one product, what is known; at most `num_steps` times.
 
     Each new vector is made orthogonal to all before it, twice: without that, copies of converged
@@ -35,6 +37,7 @@ def lanczos(product: Callable, start: np.ndarray, num_steps: int) -> Iterator[Ri
         product: `v -> A v`, A symmetric.
         start: [W], not zero.
         num_steps: m; there are never more than W steps.
+        restart: draws a new direction where the Krylov space of the start is exhausted; None ends.
     """
     basis = np.empty((min(num_steps, len(start)), len(start)))
     diagonal, off_diagonal = [], []
@@ -42,18 +45,26 @@ def lanczos(product: Callable, start: np.ndarray, num_steps: int) -> Iterator[Ri
     for step in range(len(basis)):
         basis[step] = following
         following = np.array(product(basis[step]))
-        size = np.linalg.norm(following)
         diagonal.append(basis[step] @ following)
+        size = np.linalg.norm(following)
         done = basis[: step + 1]
-        for _ in range(2):
-            following -= done.T @ (done @ following)
+        following = _orthogonal(following, done)
         beta = np.linalg.norm(following)
         values, vectors = eigh_tridiagonal(np.array(diagonal), np.array(off_diagonal))
         # What is left of a vector of this size when nothing but rounding is left.
-        rounding = len(start) * np.finfo(np.float64).eps * max(size, np.abs(values).max())
-        finished = beta <= rounding or step + 1 == len(start)
-        yield Ritz(values, vectors, beta * np.abs(vectors[-1]), done, finished)
-        if finished:
-            return
-        following /= beta
+        exhausted = beta <= len(start) * np.finfo(np.float64).eps * max(size, np.abs(values).max())
+        if exhausted:
+            beta = 0.0
+        yield Ritz(values, vectors[0] ** 2, beta * np.abs(vectors[-1]), vectors, done)
+        if exhausted:
+            if restart is None or step + 1 == len(start):
+                return
+            following = _orthogonal(restart.normal(size=len(start)), done)
+        following /= np.linalg.norm(following)
         off_diagonal.append(beta)
+
+
+def _orthogonal(vector: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    for _ in range(2):
+        vector = vector - basis.T @ (basis @ vector)
+    return vector

@@ -30,8 +30,8 @@ class CurvatureOperator(LinearOperator):
 
     Rows and columns are the entries of `model.trainable_variables`, flattened and joined in their
     order; frozen weights are left out. A product streams the examples in batches, computes in the
-    model's own precision (float32 without TensorFloat-32, or float64), and adds up in float64. It is
-    that of the weights and data which the operator was made with: where either has changed, a
+    model's own precision (float32 without TensorFloat-32, or float64), and adds up in float64. It
+    is that of the weights and data which the operator was made with: where either has changed, a
     product is refused. The model itself is never changed.
 
     As a `scipy.sparse.linalg.LinearOperator` of dtype float64 it works with scipy's solvers:
@@ -107,9 +107,9 @@ class CurvatureOperator(LinearOperator):
             return [self._function(*batch, column) for column in columns]
 
         for results in self.over_batches(products):
-            for index, (batch_loss, product) in enumerate(results):
+            for index, (_, product) in enumerate(results):
                 total[:, index] += product.numpy()
-            loss += float(batch_loss)
+            loss += sum(float(batch_loss) for batch_loss, _ in results) / max(1, len(results))
         if columns:
             self._check_loss(loss)
         return total * (scale / self._examples.num_examples)

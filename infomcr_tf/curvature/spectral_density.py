@@ -54,7 +54,7 @@ class SpectralDensity:
         return total / (len(self.nodes) * self.sigma * np.sqrt(2 * np.pi))
 
     def expectation(self, function: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-        r"""Estimates $\mathrm{tr} f(A) = \sum_i f(\lambda_i)$ from nodes and weights, unsmoothed."""
+        r"""Estimates $\mathrm{tr} f(A) = \sum_i f(\lambda_i)$ from the unsmoothed quadrature."""
         samples = np.array(
             [self.size * (w @ function(t)) for t, w in zip(self.nodes, self.weights, strict=True)]
         )
@@ -128,7 +128,7 @@ def spectral_density(
 
     def quadrature(index: int) -> dict[str, np.ndarray]:
         *_, ritz = lanczos(operator.matvec, signs(size, seed, index), num_steps)
-        return {"nodes": ritz.values, "weights": ritz.vectors[0] ** 2}
+        return {"nodes": ritz.values, "weights": ritz.weights}
 
     results = list(
         probe_results(

@@ -1,4 +1,4 @@
-"""Networks with twice differentiable layers, and dense float64 matrices to compare products with."""
+"""Networks with second derivatives, and dense float64 matrices to compare products with."""
 
 import keras
 import numpy as np
