@@ -27,7 +27,16 @@ def logits_of(model):
     return model
 
 
-@pytest.mark.parametrize("name", [*SHARED_CASES, "small vit", "group norm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "frozen layers",
+        "attention",
+        "small vit",
+        "group norm",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SHARED_CASES),
+    ],
+)
 def test_products_are_those_of_the_dense_matrices(name):
     model, x, y = case(name, "float64")
     dense = Dense(logits_of(model), x, y)
