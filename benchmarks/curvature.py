@@ -1,11 +1,12 @@
 """What curvature costs: products against one gradient, and the largest eigenvalues of ResNet-20.
 
-In one process, round after round: the gradient of the mean loss of the examples, in batches, and one
-product with the Hessian, the Gauss-Newton and the empirical Fisher matrix of the same batches. A
-ratio is the median of a product's times over the median of the gradient's, of wall time and of
-processor time (which other work on the machine disturbs less). `--eigenvalues` times the two largest
-eigenvalues of the Hessian of ResNet-20 on 200 images from nothing: operator, tracing, products.
-`--model-file` takes trained weights in the place of new ones. Prints JSON with the environment.
+In one process, round after round: the gradient of the mean loss of the examples, in batches, and
+one product with the Hessian, the Gauss-Newton and the empirical Fisher matrix of the same batches.
+A ratio is the median of a product's times over the median of the gradient's, of wall time and of
+processor time (which other work on the machine disturbs less). `--eigenvalues` times the two
+largest eigenvalues of the Hessian of ResNet-20 on 200 images from nothing: operator, tracing,
+products. `--model-file` takes trained weights in the place of new ones. Prints JSON with the
+environment.
 
     python benchmarks/curvature.py [--models resnet20 vit] [--rounds 5]
     python benchmarks/curvature.py --models --eigenvalues [--model-file model.keras --data-dir DIR]
