@@ -73,7 +73,9 @@ def characterize(
         num_trials: T.
         num_samples: N', the examples of one trial; drawn without replacement, independently of the
             other trials.
-        metrics: "all", or some of `METRICS`; what is not selected is not computed.
+        metrics: "all", or some of `METRICS`; what is not selected is not computed. "all" leaves out
+            `hessian_spectral_radius`, `hessian_trace` and `hessian_frobenius_norm`, which take far
+            longer: those of the true Hessian of each sample's mean loss.
         batch_norm: "inference" (moving averages, so that per-example gradients exist) or "batch"
             (the statistics of chunks of `chunk_size`). Robustness is always in inference mode.
         chunk_size: examples per pass; in "batch" mode those that share statistics (default 10).

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from infomcr_tf.characterization.metrics import TrialSpectrum
     from infomcr_tf.characterization.report import MinimumReport
 
-NEEDS = ("gram", "rows", "inputs")
+NEEDS = ("gram", "rows", "inputs", "hessian")
 PLACES = ("callback", "table", "plot", "experiments", "figure")
 
 
@@ -73,7 +73,8 @@ class Metric(Number):
 
     Attributes:
         needs: what it is computed from: "gram" (xi = J J^T of a sample), "rows" (J itself, once
-            more) or "inputs" (the input Jacobian of the softmax).
+            more), "inputs" (the input Jacobian of the softmax) or "hessian" (products with the Hessian
+            of the sample's mean loss: not part of "all", as these take far longer).
         further: numbers that come with it.
     """
 

@@ -14,6 +14,7 @@ import numpy as np
 from infomcr_tf.characterization.bounds import gamma_from_gamma_hat
 from infomcr_tf.characterization.metric_table import Metric, Number, register_metric
 from infomcr_tf.characterization.trial_spectrum import TrialSpectrum
+from infomcr_tf.curvature import top_eigenvalues
 
 if TYPE_CHECKING:
     from infomcr_tf.characterization.report import MinimumReport
@@ -117,6 +118,22 @@ def sampled_frobenius_norm(
             factor[inside] = block[rows[inside], entry[inside] - columns.start]
     values = (scales * factors[0]) * (scales * factors[1])
     return float(num_parameters) ** 2 * float(np.mean(values**2))
+
+
+def hessian_spectral_radius(trial: TrialSpectrum) -> float:
+    """`max |lambda|` of the Hessian of the sample's mean loss, by Lanczos at tolerance 1e-3."""
+    values, _ = top_eigenvalues(trial.hessian, which="LM", seed=trial.hessian_seed, progress=False)
+    return float(abs(values[0]))
+
+
+def hessian_trace(trial: TrialSpectrum) -> float:
+    """The trace of the same matrix, unbiased, by Hutch++ from 30 products."""
+    return trial.hessian_moments[0].value
+
+
+def hessian_frobenius_norm(trial: TrialSpectrum) -> float:
+    """`||H||_F^2` of the same matrix, unbiased, from the products of the trace."""
+    return trial.hessian_moments[1].value
 
 
 def _gamma_hat_std(report: MinimumReport) -> float | None:
@@ -293,6 +310,36 @@ _TABLE = (
                 derive=_field("num_robustness_examples"),
             ),
         ),
+    ),
+    Metric(
+        name="hessian_spectral_radius",
+        title="spectral radius of the Hessian",
+        symbol=r"\rho(\nabla_w^2 \mathcal{L})",
+        equation="section 7.1: mean over T of max |lambda(H^t)|, H^t of the mean loss over S^t",
+        unit="nat",
+        needs="hessian",
+        compute=hessian_spectral_radius,
+        shown=("table",),
+    ),
+    Metric(
+        name="hessian_trace",
+        title="trace of the Hessian",
+        symbol=r"\mathrm{tr}\,\nabla_w^2 \mathcal{L}",
+        equation="mean over T of tr(H^t), estimated from 30 products a trial",
+        unit="nat",
+        needs="hessian",
+        compute=hessian_trace,
+        shown=("table",),
+    ),
+    Metric(
+        name="hessian_frobenius_norm",
+        title="squared Frobenius norm of the Hessian",
+        symbol=r"\|\nabla_w^2 \mathcal{L}\|_F^2",
+        equation="section 7.1: mean over T of ||H^t||_F^2, estimated from the same products",
+        unit="nat^2",
+        needs="hessian",
+        compute=hessian_frobenius_norm,
+        shown=("table",),
     ),
 )
 for _metric in _TABLE:

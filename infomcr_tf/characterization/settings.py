@@ -44,6 +44,11 @@ class Settings:
         return tuple(name for name in self.metrics if METRICS[name].needs != "inputs")
 
     @property
+    def hessian_metrics(self) -> tuple[str, ...]:
+        """The selected metrics that are computed from products with the Hessian."""
+        return tuple(name for name in self.metrics if METRICS[name].needs == "hessian")
+
+    @property
     def input_metrics(self) -> tuple[str, ...]:
         """The selected metrics that are computed from the gradients with respect to the inputs."""
         return tuple(name for name in self.metrics if METRICS[name].needs == "inputs")
@@ -82,6 +87,7 @@ def resolve_settings(
                 )
         arguments.update(_AUTHORS)
     settings = Settings(**arguments)
+    _check_hessian_metrics(settings)
     if settings.trial_metrics:
         _require_enough_examples(settings, num_examples)
     robust = settings.num_robustness_examples
@@ -91,6 +97,18 @@ def resolve_settings(
             f"Received: num_robustness_examples={robust}"
         )
     return settings
+
+
+def _check_hessian_metrics(settings: Settings) -> None:
+    if not settings.hessian_metrics:
+        return
+    for name in ("normalize_logits", "equalize_loss"):
+        value = getattr(settings, name)
+        if value is not None:
+            raise ValueError(
+                f"`{name}` must be None for {', '.join(settings.hessian_metrics)}, which are of "
+                f"the loss as it is. Received: {name}={value!r}. Measure them in another call."
+            )
 
 
 def _require_enough_examples(settings: Settings, num_examples: int) -> None:
@@ -116,7 +134,8 @@ def resolve_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
         ValueError: where a name is unknown (the nearest is suggested), or there is none.
     """
     if isinstance(metrics, str):
-        metrics = tuple(METRICS) if metrics == "all" else (metrics,)
+        everything = tuple(name for name in METRICS if METRICS[name].needs != "hessian")
+        metrics = everything if metrics == "all" else (metrics,)
     if not isinstance(metrics, (list, tuple, set, frozenset)):
         raise TypeError(f'`metrics` must be "all" or a list of names. Received: {metrics!r}')
     for name in metrics:

@@ -48,6 +48,8 @@ class Trials:
             max_memory_bytes=max_memory_bytes,
         )
         self._num_parameters = num_parameters(model)
+        self._model, self._device = model, device
+        self._hessian: HessianOperator | None = None
 
     def __call__(self, trial: int) -> dict[str, float]:
         """Returns the numbers of trial t by name; nan where `equalize_loss` leaves no example."""
@@ -77,8 +79,26 @@ class Trials:
             row_blocks=functools.partial(self._engine.row_blocks, x, labels),
             num_parameters=self._num_parameters,
             generator=np.random.default_rng([settings.seed, trial, 1]),
+            make_hessian=functools.partial(self._hessian_of, x, labels),
+            hessian_seed=int(np.random.default_rng([settings.seed, trial, 3]).integers(2**31)),
         )
         return result | {number.name: number.compute(spectrum) for number in numbers}
+
+    def _hessian_of(self, x: Any, labels: np.ndarray) -> HessianOperator:
+        """The Hessian of the mean loss over the examples; traced for the first ones only."""
+        settings = self._settings
+        size = settings.chunk_size or (DEFAULT_CHUNK if settings.batch_norm == "batch" else 100)
+        if self._hessian is not None:
+            return self._hessian.with_examples(x, labels, batch_size=size)
+        self._hessian = HessianOperator(
+            self._model,
+            x,
+            labels,
+            batch_size=size,
+            batch_norm=settings.batch_norm,
+            devices=None if self._device is None else [self._device],
+        )
+        return self._hessian
 
 
 def sample_indices(

@@ -1,5 +1,6 @@
 """What the curvature matrices have in common: a product with vectors, streamed over the data."""
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ _LARGEST_SCALE = 2.0**64
 # Logits of two passes differ by roundings where a GPU adds up in another order; a loss near zero is
 # their exponential. What is random differs by more.
 _LOSS_TOLERANCE = 1e-3
+
+_FEW = 8  # examples on which a model is checked
 
 
 class CurvatureOperator(LinearOperator):
@@ -78,6 +81,7 @@ class CurvatureOperator(LinearOperator):
         super().__init__(np.dtype(np.float64), (size, size))
         first, _ = self._examples.first
         self.network.check_logits(first)
+        self._check_repeatable(first)
         signature = keras.tree.map_structure(_any_length, self._examples.first)
         self._function = tf.function(
             self._traceable,
@@ -86,6 +90,16 @@ class CurvatureOperator(LinearOperator):
         )
         with TRACING:
             self._check_function()
+
+    def with_examples(self, x: Any, y: Any = None, *, batch_size: int = 100) -> "CurvatureOperator":
+        """The matrix of other examples and of the model's present weights, traced no second time.
+
+        Arguments are those of the class; the inputs must have the same form.
+        """
+        other = copy.copy(self)
+        other._examples = ExampleStream(self.network.model, x, y, batch_size)
+        other._weights, other._loss = self._weights_digest(), None
+        return other
 
     # ---- what scipy calls ---------------------------------------------------------------------
 
@@ -203,6 +217,15 @@ class CurvatureOperator(LinearOperator):
         largest = tf.reduce_max(tf.abs(tf.stop_gradient(tape.gradient(losses, outputs))))
         scale = tf.minimum(tf.where(largest > 0, 1.0 / largest, 1.0), _LARGEST_SCALE)
         return losses * scale, scale
+
+    def _check_repeatable(self, x: Any) -> None:
+        some = keras.tree.map_structure(lambda leaf: tf.constant(leaf[:_FEW]), x)
+        once, again = (self.network.logits(some).numpy() for _ in range(2))
+        if np.abs(once - again).max() > 1e3 * np.finfo(once.dtype).eps * np.abs(once).max():
+            raise ValueError(
+                "`model` must give the same outputs twice. Received: a model that is random in "
+                "inference mode. Take out the layer that does this"
+            )
 
     def _check_function(self) -> None:
         """Refuses, on a few examples, what would make wrong products."""
