@@ -73,8 +73,8 @@ class Metric(Number):
 
     Attributes:
         needs: what it is computed from: "gram" (xi = J J^T of a sample), "rows" (J itself, once
-            more), "inputs" (the input Jacobian of the softmax) or "hessian" (products with the Hessian
-            of the sample's mean loss: not part of "all", as these take far longer).
+            more), "inputs" (the input Jacobian of the softmax) or "hessian" (products with the
+            Hessian of the sample's mean loss: not part of "all", as these take far longer).
         further: numbers that come with it.
     """
 
