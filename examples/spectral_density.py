@@ -1,11 +1,17 @@
 """From a Keras model of your own to the spectral density of its Hessian, in about a minute.
 
-    python examples/spectral_density.py
+python examples/spectral_density.py
 """
 
 import keras
 
-from infomcr_tf.curvature import HessianOperator, layer_blocks, spectral_density, top_eigenvalues, trace
+from infomcr_tf.curvature import (
+    HessianOperator,
+    layer_blocks,
+    spectral_density,
+    top_eigenvalues,
+    trace,
+)
 from infomcr_tf.data import load_dataset
 
 digits = load_dataset("digits")
@@ -28,7 +34,9 @@ model.fit(x, y, batch_size=50, epochs=20, verbose=0)
 hessian = HessianOperator(model, x, y)
 values, _ = top_eigenvalues(hessian, k=3)
 whole = trace(hessian)
-print(f"largest eigenvalues: {values.round(3)}; trace: {whole.value:.3f} ± {whole.standard_error:.3f}")
+print(
+    f"largest eigenvalues: {values.round(3)}; trace: {whole.value:.3f} ± {whole.standard_error:.3f}"
+)
 
 for name, block in layer_blocks(hessian).items():
     print(f"{name}: trace {trace(block, progress=False).value:.3f}")

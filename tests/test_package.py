@@ -23,6 +23,7 @@ LEAVES = {
     "normalization_kernels",
     "pictures",
     "progress",
+    "device_pool",
 }
 ALLOWED = {
     "command_line": set(),
@@ -32,7 +33,7 @@ ALLOWED = {
     "gradients": set(),
     "curvature": {"gradients"},
     "training": {"data", "models", "regularizer", "command_line"},
-    "characterization": {"gradients", "regularizer"},
+    "characterization": {"gradients", "regularizer", "curvature"},
     "comparison": {
         "characterization", "training", "data", "command_line", "regularizer", "gradients",
     },

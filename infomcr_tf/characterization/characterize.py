@@ -12,7 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from infomcr_tf.device_pool import resolve_devices, spread
 from infomcr_tf.characterization.example_set import open_examples
 from infomcr_tf.characterization.finished_trials import FinishedTrials, fingerprint
 from infomcr_tf.characterization.metric_table import METRICS
@@ -25,6 +24,7 @@ from infomcr_tf.characterization.robustness import (
 )
 from infomcr_tf.characterization.settings import resolve_settings
 from infomcr_tf.characterization.trials import Trials, num_parameters, sample_of
+from infomcr_tf.device_pool import resolve_devices, spread
 from infomcr_tf.gradients.losses import describe, make_head
 from infomcr_tf.precision import float32_precision
 from infomcr_tf.progress import progress_bar

@@ -1,6 +1,7 @@
 """One trial: the sample S^t, its Gram matrix, and all metrics that follow from it."""
 
 import functools
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,9 +11,11 @@ from infomcr_tf.characterization.example_set import ArrayExamples, StreamedExamp
 from infomcr_tf.characterization.metric_table import METRICS, SPECTRUM
 from infomcr_tf.characterization.settings import Settings
 from infomcr_tf.characterization.trial_spectrum import TrialSpectrum
+from infomcr_tf.curvature import HessianOperator
 from infomcr_tf.gradients.gram import GradientEngine
 from infomcr_tf.gradients.head import Head
 from infomcr_tf.gradients.loss_head import LossHead
+from infomcr_tf.gradients.passes import DEFAULT_CHUNK
 
 
 class Trials:
@@ -94,6 +97,7 @@ class Trials:
             self._model,
             x,
             labels,
+            loss=self._head,
             batch_size=size,
             batch_norm=settings.batch_norm,
             devices=None if self._device is None else [self._device],

@@ -4,6 +4,8 @@ import dataclasses
 from typing import Any
 
 from infomcr_tf.characterization import PROTOCOLS
+from infomcr_tf.characterization.metric_table import METRICS
+from infomcr_tf.characterization.settings import resolve_metrics
 from infomcr_tf.command_line.options import Options, option
 
 _SAMPLES = "samples and metrics (sections 5.3 and 7.1, appendix D)"
@@ -24,6 +26,13 @@ class ComparisonOptions(Options):
     num_samples: int = option(100, "N', images in one sample.", group=_SAMPLES, type=int, minimum=1)
     metrics: str = option(
         "all", "Metrics to compute, separated by commas.", group=_SAMPLES, type=str
+    )
+    hessian: bool = option(
+        False,
+        "Also measure the spectral radius, trace and squared Frobenius norm of the true Hessian of "
+        "each sample's mean loss: far slower than all others together.",
+        group=_SAMPLES,
+        type=bool,
     )
     num_robustness_examples: int | None = option(
         None,
@@ -82,6 +91,10 @@ class ComparisonOptions(Options):
         values = dataclasses.asdict(self)
         max_memory = values.pop("max_memory")
         names = tuple(name.strip() for name in self.metrics.split(","))
+        if values.pop("hessian"):
+            names = resolve_metrics("all") if names == ("all",) else names
+            of_hessian = (m.name for m in METRICS.values() if m.needs == "hessian")
+            names = tuple(dict.fromkeys((*names, *of_hessian)))
         return values | {
             "metrics": "all" if names == ("all",) else names,
             "max_memory_bytes": round(max_memory * 2**30),

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from infomcr_tf.arguments import check_integer
 from infomcr_tf.gradients.examples import check_examples, num_examples, take
+from infomcr_tf.gradients.head import Head
+from infomcr_tf.gradients.loss_head import LossHead
 
 _CHANGED = (
     "the data must be the same in every pass. Received: a batch {index} that differs from that of "
@@ -27,6 +29,7 @@ class ExampleStream:
         y: labels, or None.
         batch_size: examples of a batch where `x` holds arrays; a source's batches are left as they
             are.
+        head: what turns outputs into losses; `y` are labels, or rows of its targets.
 
     Raises:
         TypeError: where `x` is no source and `y` is None.
@@ -34,16 +37,18 @@ class ExampleStream:
             empty or infinite, or two passes already differ in the first batch.
     """
 
-    def __init__(self, model: keras.Model, x: Any, y: Any, batch_size: int) -> None:
+    def __init__(
+        self, model: keras.Model, x: Any, y: Any, batch_size: int, head: Head | LossHead
+    ) -> None:
         batch_size = check_integer("batch_size", batch_size, minimum=1)
-        self._model = model
+        self._model, self._head = model, head
         self._digests: list[bytes] = []
         self._complete = False
         self._num_examples = 0
         if y is None:
             self._source = _batches_of(x)
         else:
-            x, y = check_examples(model, x, y)
+            x, y = check_examples(model, x, y, head=head)
             self._source = _slices(x, y, batch_size)
         self.first = next(iter(self), None)
         if self.first is None:
@@ -67,7 +72,8 @@ class ExampleStream:
         """Yields the batches, and raises `ValueError` where one has changed."""
         count = index = 0
         for index, batch in enumerate(self._source(), start=1):
-            x, y = check_examples(self._model, *batch)
+            x, y = check_examples(self._model, *batch, head=self._head)
+            y = self._head.rows(y)
             digest = _digest(x, y)
             if index > len(self._digests):
                 if self._complete:
@@ -92,9 +98,9 @@ def _digest(x: Any, y: np.ndarray) -> bytes:
 
 def _slices(x: Any, y: np.ndarray, batch_size: int) -> Callable[[], Iterator]:
     def batches() -> Iterator:
-        for start in range(0, len(y), batch_size):
+        for start in range(0, num_examples(x), batch_size):
             part = slice(start, start + batch_size)
-            yield take(x, part), y[part]
+            yield take(x, part), take(y, part)
 
     return batches
 

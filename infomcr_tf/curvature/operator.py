@@ -14,7 +14,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from infomcr_tf.curvature.example_stream import ExampleStream
 from infomcr_tf.device_pool import resolve_devices
-from infomcr_tf.gradients.head import cross_entropy
+from infomcr_tf.gradients.losses import describe, make_head
 from infomcr_tf.gradients.network import TRACING, Network
 from infomcr_tf.normalization_kernels import normalization_kernels
 from infomcr_tf.precision import float32_precision
@@ -41,10 +41,15 @@ class CurvatureOperator(LinearOperator):
     `operator @ v` for v [W] or, in one pass over the data, [W, k].
 
     Args:
-        model: a built Keras model that ends in logits [n, K] or a softmax of them.
+        model: a built Keras model; with `loss="auto"` one that ends in logits [n, K] or a softmax
+            of them.
         x: examples, as for `characterize`; or, with `y` None, a finite source of batches (x, y): a
             `tf.data.Dataset`, a `keras.utils.PyDataset` or a function that returns an iterator.
-        y: integer labels [N], or one-hot or soft labels [N, K] of which the largest counts.
+        y: integer labels [N], or one-hot or soft labels [N, K] of which the largest counts; the
+            targets of another `loss`.
+        loss: "auto" is the cross-entropy; another one as for `characterize`: "compiled", a Keras
+            loss or its name, a list or dict of these, or a function `(y, y_pred) -> [n]`.
+        loss_weights: of several outputs, as in `compile`.
         batch_size: examples of a batch; does not change the matrix, except in "batch" mode.
         batch_norm: "inference" (moving averages) or "batch": trainable BatchNorm layers use the
             statistics of each batch, differentiated through. Other layers are in inference mode.
@@ -68,19 +73,22 @@ class CurvatureOperator(LinearOperator):
         x: Any,
         y: Any = None,
         *,
+        loss: Any = "auto",
+        loss_weights: Any = None,
         batch_size: int = 100,
         batch_norm: str = "inference",
         devices: Sequence[str] | None = None,
     ) -> None:
-        self.network = Network(model, batch_norm)
+        self._head = make_head(model, loss, loss_weights=loss_weights)
+        self.network = Network(model, batch_norm, self._head)
         self._devices = resolve_devices(devices)
-        self._examples = ExampleStream(model, x, y, batch_size)
+        self._examples = ExampleStream(model, x, y, batch_size, self._head)
         self._weights = self._weights_digest()
         self._loss: float | None = None
         size = sum(self.network.sizes)
         super().__init__(np.dtype(np.float64), (size, size))
-        first, _ = self._examples.first
-        self.network.check_logits(first)
+        first, first_y = self._examples.first
+        self.network.check(keras.tree.map_structure(tf.constant, first), tf.constant(first_y))
         self._check_repeatable(first)
         signature = keras.tree.map_structure(_any_length, self._examples.first)
         self._function = tf.function(
@@ -97,7 +105,7 @@ class CurvatureOperator(LinearOperator):
         Arguments are those of the class; the inputs must have the same form.
         """
         other = copy.copy(self)
-        other._examples = ExampleStream(self.network.model, x, y, batch_size)
+        other._examples = ExampleStream(self.network.model, x, y, batch_size, self._head)
         other._weights, other._loss = self._weights_digest(), None
         return other
 
@@ -166,6 +174,7 @@ class CurvatureOperator(LinearOperator):
             self._weights,
             self._examples.fingerprint(),
             str(self.network.couples_examples),
+            describe(getattr(self._head, "loss", "auto")),
             *(variable.path for variable in self.network.variables),
         ]
         return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
@@ -213,7 +222,7 @@ class CurvatureOperator(LinearOperator):
         outputs = tf.cast(logits, tf.float64)
         with tf.GradientTape() as tape:
             tape.watch(outputs)
-            losses, _ = cross_entropy(outputs, y)
+            losses = self._head.losses(outputs, y)
         largest = tf.reduce_max(tf.abs(tf.stop_gradient(tape.gradient(losses, outputs))))
         scale = tf.minimum(tf.where(largest > 0, 1.0 / largest, 1.0), _LARGEST_SCALE)
         return losses * scale, scale

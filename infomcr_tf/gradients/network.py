@@ -68,7 +68,7 @@ class Network:
         self._head = head
         self._overrides = float32_overrides(model)
         self._was_half = bool(self._overrides)
-        batch_norms = [
+        self._in_training = [
             layer
             for layer in self.layers()
             if isinstance(layer, keras.layers.BatchNormalization)
@@ -122,7 +122,9 @@ class Network:
             recorder: a context to call the model in, see `Recorder`.
         """
         recorder = recorder or contextlib.nullcontext()
-        with override(self._overrides), recorder, keras.StatelessScope():
+        # `layer.call` as it is now: perhaps a kernel of `normalization_kernels`.
+        overrides = [(layer, "call", _in_training(layer.call)) for layer in self._in_training]
+        with override(self._overrides + overrides), recorder, keras.StatelessScope():
             outputs = self.model(x, training=False)
             join = getattr(self._head, "join", _logits)
             return join(outputs)

@@ -293,3 +293,22 @@ def test_bad_vectors_are_refused():
         operator @ np.ones(3)
     with pytest.raises(TypeError, match="must be a HessianOperator"):
         layer_blocks(np.eye(3))
+
+
+def test_another_loss():
+    """The mean squared error of a linear model: H = (2 / K) [x, 1][x, 1]^T kron 1, and F."""
+    with floatx("float64"):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(7, 3)), rng.normal(size=(7, 2))
+    extended = np.concatenate([x, np.ones((7, 1))], axis=1)
+    hessian = np.kron(extended.T @ extended / 7, np.eye(2))
+    residuals = model(x).numpy() - y
+    rows = np.einsum("ni,nk->nik", extended, residuals).reshape(7, -1)
+    for kind, expected in zip(OPERATORS, (hessian, hessian, rows.T @ rows / 7), strict=True):
+        actual = kind(model, x, y, loss="mse", batch_size=3) @ np.eye(8)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-13)
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match='`loss="auto"` is the cross-entropy'):
+        HessianOperator(model, x, [0, 1, 0, 1, 0, 1, 0])
