@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
-from tqdm import tqdm
 
+from infomcr_tf.progress import progress_bar
 from infomcr_tf.storage import locked, replacing
 
 
@@ -44,9 +44,12 @@ def probe_results(
         TypeError: where `checkpoint` is not a path, or the operator cannot be identified.
         ValueError: where a file is damaged.
     """
+    bar = progress_bar(num_probes, title=title, shown=progress)
     if checkpoint is None:
-        for index in tqdm(range(num_probes), desc=title, disable=not progress):
-            yield compute(index)
+        with bar:
+            for index in range(num_probes):
+                yield compute(index)
+                bar.update()
         return
     if not isinstance(checkpoint, (str, os.PathLike)):
         raise TypeError(f"`checkpoint` must be a path or None. Received: {checkpoint!r}")
@@ -58,14 +61,15 @@ def probe_results(
     identity = f"{operator.fingerprint()} {operator.shape} {title} {settings}"
     name = hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()
     folder = Path(checkpoint)
-    with locked(folder):
-        for index in tqdm(range(num_probes), desc=title, disable=not progress):
+    with locked(folder), bar:
+        for index in range(num_probes):
             path = folder / f"{name}-{index}.npz"
             if not path.exists():
                 result = compute(index)
                 with replacing(path) as temporary:
                     np.savez(temporary, **result)
             yield _read(path)
+            bar.update()
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from infomcr_tf.arguments import check_integer, check_number
 from infomcr_tf.curvature.lanczos import lanczos
 from infomcr_tf.curvature.probes import probe_results, signs
 from infomcr_tf.curvature.trace import Estimate
+from infomcr_tf.pictures import grid, house_style, save_picture
 
 _GRID = 2048
 _SIGMAS = 400  # the range of the nodes in widths of the default Gaussian
@@ -61,6 +62,7 @@ class SpectralDensity:
         error = samples.std(ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else np.nan
         return Estimate(float(samples.mean()), float(error))
 
+    @house_style()
     def plot(self, path: str | os.PathLike | None = None, ax: Any = None) -> Any:
         """Draws the density on a logarithmic axis.
 
@@ -71,11 +73,9 @@ class SpectralDensity:
         Returns:
             The axes.
         """
-        # A figure of its own, not pyplot's: no window, and nothing to close.
-        from matplotlib.figure import Figure
-
         if ax is None:
-            ax = Figure(figsize=(7, 4), layout="constrained").subplots()
+            _, axes = grid(1, 1, width=7, height=3.6)
+            ax = axes[0, 0]
         ax.semilogy(self.grid, self.density)
         # What lies below one eigenvalue's share in a thousand is the tail of a Gaussian.
         peak = 1 / (self.size * self.sigma * np.sqrt(2 * np.pi))
@@ -83,7 +83,7 @@ class SpectralDensity:
         ax.set_xlabel("eigenvalue")
         ax.set_ylabel("density")
         if path is not None:
-            ax.figure.savefig(path, dpi=150)
+            save_picture(ax.figure, path)
         return ax
 
 
