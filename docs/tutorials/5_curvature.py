@@ -1,7 +1,13 @@
-"""From a Keras model of your own to the spectral density of its Hessian, in about a minute.
-
-python examples/spectral_density.py
 """
+The Hessian's spectrum of your own model
+========================================
+
+From a Keras model to the largest eigenvalues, the trace and the spectral density of the Hessian of its training loss,
+whole and layer by layer.
+"""
+
+# %%
+# A small network on scikit-learn's handwritten digits. Any Keras model will do.
 
 import keras
 
@@ -30,16 +36,30 @@ loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 model.compile(keras.optimizers.Adam(0.005), loss)
 model.fit(x, y, batch_size=50, epochs=20, verbose=0)
 
-# The Hessian of the mean loss over these images, never formed.
+# %%
+# The Hessian of the mean loss over these images. It is never formed: what follows only multiplies it with vectors.
+
 hessian = HessianOperator(model, x, y)
-values, _ = top_eigenvalues(hessian, k=3)
-whole = trace(hessian)
-print(
-    f"largest eigenvalues: {values.round(3)}; trace: {whole.value:.3f} ± {whole.standard_error:.3f}"
-)
+values, vectors = top_eigenvalues(hessian, k=3, progress=False)
+print(hessian.shape, values)
+
+# %%
+# The trace is estimated from random vectors, and comes with its standard error.
+
+whole = trace(hessian, num_probes=30, progress=False)
+print(f"{whole.value:.4f} ± {whole.standard_error:.4f}")
+
+# %%
+# Which layer is it? The diagonal blocks have a trace and eigenvalues of their own.
 
 for name, block in layer_blocks(hessian).items():
-    print(f"{name}: trace {trace(block, progress=False).value:.3f}")
+    top, _ = top_eigenvalues(block, progress=False)
+    print(
+        f"{name}: trace {trace(block, progress=False).value:.4f}, largest eigenvalue {top[0]:.4f}"
+    )
 
-spectral_density(hessian, num_steps=40).plot("spectral_density.png")
-print("picture: spectral_density.png")
+# %%
+# The density of all eigenvalues, on a logarithmic axis: nearly all lie close to zero, a few stand out.
+
+density = spectral_density(hessian, num_steps=40, progress=False)
+density.plot().figure
