@@ -62,4 +62,4 @@ for name, block in layer_blocks(hessian).items():
 # The density of all eigenvalues, on a logarithmic axis: nearly all lie close to zero, a few stand out.
 
 density = spectral_density(hessian, num_steps=40, progress=False)
-density.plot().figure
+density.plot()

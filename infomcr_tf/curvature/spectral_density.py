@@ -71,7 +71,7 @@ class SpectralDensity:
             ax: Matplotlib axes to draw on; None makes a figure.
 
         Returns:
-            The axes.
+            The picture, or the figure of `ax`.
         """
         if ax is None:
             _, axes = grid(1, 1, width=7, height=3.6)
@@ -84,7 +84,7 @@ class SpectralDensity:
         ax.set_ylabel("density")
         if path is not None:
             save_picture(ax.figure, path)
-        return ax
+        return ax.figure
 
 
 def spectral_density(

@@ -158,10 +158,11 @@ def test_spectral_density_of_few_eigenvalues_and_of_none():
 
 def test_plot_is_logarithmic(tmp_path):
     operator, _ = matrix(network_like())
-    axes = spectral_density(operator, num_steps=20, **QUIET).plot(tmp_path / "density.png")
+    picture = spectral_density(operator, num_steps=20, **QUIET).plot(tmp_path / "density.png")
+    axes = picture.axes[0]
     assert axes.get_yscale() == "log"
     assert (tmp_path / "density.png").read_bytes().startswith(b"\x89PNG")
-    assert spectral_density(operator, num_steps=5, **QUIET).plot(ax=axes) is axes
+    assert spectral_density(operator, num_steps=5, **QUIET).plot(ax=axes) is picture
     assert len(axes.lines) == 2
 
 
