@@ -60,23 +60,29 @@ def top_eigenvalues(
     if size <= max(max_basis, k + 1):
         matrix = operator @ np.eye(size)
         return _ordered(*np.linalg.eigh((matrix + matrix.T) / 2), k, which)
-    rng = np.random.default_rng(seed)
     with tqdm(desc="eigenvalues", unit=" products", disable=not progress) as bar:
+        return _iterate(operator, k, tol, which, seed, max(max_basis, k + 1), bar)
 
-        def product(v: np.ndarray) -> np.ndarray:
-            bar.update()
-            return operator.matvec(v)
 
-        steps = max(max_basis, k + 1)
-        for ritz in lanczos(product, rng.normal(size=size), steps, restart=rng):
-            chosen = _order(ritz.values, which)[:k]
-            bar.set_postfix(residual=f"{_relative(ritz, chosen).max():.1e}")
-            if len(chosen) == k and _relative(ritz, chosen).max() <= tol:
-                return ritz.values[chosen], ritz.basis.T @ ritz.vectors[:, chosen]
-        start = ritz.basis.T @ ritz.vectors[:, chosen].sum(axis=1)
-        counted = LinearOperator(operator.shape, matvec=product, dtype=np.float64)
-        basis = min(size, max(steps, 2 * k + 1))
-        return _ordered(*eigsh(counted, k, which=which, tol=tol, v0=start, ncv=basis), k, which)
+def _iterate(
+    operator: LinearOperator, k: int, tol: float, which: str, seed: int, steps: int, bar: tqdm
+) -> tuple[np.ndarray, np.ndarray]:
+    def product(v: np.ndarray) -> np.ndarray:
+        bar.update()
+        return operator.matvec(v)
+
+    size = operator.shape[0]
+    rng = np.random.default_rng(seed)
+    for ritz in lanczos(product, rng.normal(size=size), steps, restart=rng):
+        chosen = _order(ritz.values, which)[:k]
+        residual = _relative(ritz, chosen).max()
+        bar.set_postfix(residual=f"{residual:.1e}")
+        if len(chosen) == k and residual <= tol:
+            return ritz.values[chosen], ritz.basis.T @ ritz.vectors[:, chosen]
+    start = ritz.basis.T @ ritz.vectors[:, chosen].sum(axis=1)
+    counted = LinearOperator(operator.shape, matvec=product, dtype=np.float64)
+    basis = min(size, max(steps, 2 * k + 1))
+    return _ordered(*eigsh(counted, k, which=which, tol=tol, v0=start, ncv=basis), k, which)
 
 
 def _relative(ritz: Ritz, chosen: np.ndarray) -> np.ndarray:
