@@ -105,8 +105,17 @@ def check(app: Sphinx, env: Any) -> None:
         logging.getLogger(__name__).warning("%s has no entry in the API reference", name)
 
 
+def skip_foreign(
+    app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leaves out what is another library's: NumPy's function as the default of an attribute."""
+    own = str(getattr(thing, "__module__", None) or "infomcr_tf").startswith("infomcr_tf")
+    return None if own or not inspect.isroutine(thing) else True
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the directive, and the check for when all pages have been read."""
     app.add_directive("public-names", PublicNames)
+    app.connect("autodoc-skip-member", skip_foreign)
     app.connect("env-check-consistency", check)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
