@@ -142,10 +142,10 @@ def _draw_settings(results: Results) -> Figure:
             axis.set_xlabel(results.experiment.variable)
     counts = sorted({len(results.of_setting(g, label)) for g in groups for label in groups[g]})
     runs = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    several = ", with different seeds. A dash: their mean." if counts[-1] > 1 else "."
     add_caption(
-        picture, f"A dot: one training run; n = {runs} a setting, with different seeds. "
-        f"A dash: their mean.{_samples(results)}",
-    )  # fmt: skip
+        picture, f"A dot: one training run; n = {runs} a setting{several}{_samples(results)}"
+    )
     return picture
 
 
@@ -153,7 +153,7 @@ def _draw_runs(axis: Axes, position: int, values: Sequence[float]) -> None:
     finite = [value for value in values if math.isfinite(value)]
     spread = np.linspace(-0.12, 0.12, len(finite)) if len(finite) > 1 else [0.0] * len(finite)
     axis.plot(position + np.asarray(spread), finite, "o", color=COLORS[0], alpha=0.75, mew=0)
-    if finite:
+    if len(finite) > 1:
         axis.plot(position, np.mean(finite), "_", color=COLORS[1], markersize=16, mew=2)
     if len(finite) < len(values):
         axis.annotate(
