@@ -22,8 +22,7 @@ def push_forward(
     """Returns the Jacobian-vector product `sum_s (d target / d source) tangent_s`.
 
     `J^T u` is linear in u, so its derivative is J for every u; the graph keeps of `J^T u` only what
-    that needs. TensorFlow's `ForwardAccumulator` costs the same (benchmarks/curvature.py) and takes
-    twice as long to trace.
+    that needs.
 
     Args:
         tape: a persistent tape that has recorded the target.
