@@ -20,10 +20,11 @@ class CharacterizeCallback(keras.callbacks.Callback):
     """Measures the model at the end of every k-th epoch of `fit`.
 
     The values appear in `logs` under `prefix` and the metric's name, so that `History` holds them,
-    and callbacks that come later in the list (`CSVLogger`, `TensorBoard`) write them. In epochs
-    without a measurement (and where a loss has become nan) they are nan: every list in `History`
-    keeps one entry an epoch. The training is not changed: neither weights, nor moving averages, nor
-    random numbers.
+    and callbacks that come later in the list (`CSVLogger`, `TensorBoard`) write them; they are nan
+    where a loss has become nan. Epochs without a measurement have no such entries: with `every=k`,
+    the lists in `History` hold one value every k-th epoch (`reports` says which), and `CSVLogger`,
+    which takes its columns from the first epoch, leaves the metrics out. The training is not
+    changed: neither weights, nor moving averages, nor random numbers.
 
     Args:
         x: the un-augmented training set, or a part of it; see `characterize`.
@@ -88,7 +89,9 @@ class CharacterizeCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measures, if it is an epoch's turn, and writes to `logs`."""
         logs = {} if logs is None else logs
-        report = None if (epoch + 1) % self._every else self._measured(epoch)
+        if (epoch + 1) % self._every:
+            return
+        report = self._measured(epoch)
         if report is None:
             logs.update({self._prefix + name: float("nan") for name in self._names})
             return
