@@ -107,81 +107,129 @@ def _restore(state):
 
 
 def _gradient(model, loss, x, y, sample_weight):
-    """L(B, w) as the training step sees it, and its gradient."""
+    """L(B, w) as the training step sees it, and its gradient; several values are summed."""
     with tf.GradientTape() as tape:
-        value = loss(y, model(x, training=True), sample_weight)
-    gradients = tape.gradient(
-        value, model.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
-    return float(value), [tf.convert_to_tensor(g).numpy() for g in gradients]
+        value = tf.reduce_sum(loss(y, model(x, training=True), sample_weight))
+    gradients = tape.gradient(value, [v.value for v in model.trainable_variables])
+    return float(value), [
+        np.zeros(v.shape) if g is None else tf.convert_to_tensor(g).numpy()
+        for g, v in zip(gradients, model.trainable_variables, strict=True)
+    ]
 
 
-def penalty(model, loss, x, y, alpha, num_sub_batches, sample_weight=None, sign=-1.0):
+def _displaced(model, state, step, g, *batch):
+    """The gradient at w + step * g, from a state to begin with."""
+    _restore(state)
+    for w, g_w in zip(model.trainable_variables, g, strict=True):
+        w.assign(w + step * g_w)
+    return _gradient(model, *batch)
+
+
+def added_gradient(model, x):
+    """The gradient of what layers add to the loss (L2, activity); changes nothing."""
+    before = _state(model)
+    with tf.GradientTape() as tape:
+        model(x, training=True)
+        added = tf.add_n([tf.zeros([], model.weights[0].dtype), *model.losses])
+    gradients = tape.gradient(added, [v.value for v in model.trainable_variables])
+    _restore(before)
+    return [0.0 if g is None else tf.convert_to_tensor(g).numpy() for g in gradients]
+
+
+def part(batch, rows):
+    """The same examples of every array."""
+    return keras.tree.map_structure(lambda leaf: None if leaf is None else leaf[rows], batch)
+
+
+def _cuts(x, num_sub_batches):
+    """M equal parts, or, of fewer than M examples, every example alone."""
+    examples = len(keras.tree.flatten(x)[0])
+    count = min(num_sub_batches, examples)
+    size = examples // count
+    return examples, [slice(i * size, (i + 1) * size) for i in range(count)]
+
+
+def penalty(
+    model,
+    loss,
+    x,
+    y,
+    alpha,
+    num_sub_batches,
+    sample_weight=None,
+    sign=-1.0,
+    estimator="finite_difference",
+):
     """R_alpha, its gradient, and mean ||g_i||^2; only the seeds advance, by one per sub-batch.
 
-    `sign` is that of the displacement: -1 for w - alpha g_i, +1 for the step up the loss.
+    `sign` is that of the displacement: -1 for w - alpha g_i, +1 for the step up the loss. The
+    Hessian-vector product is a central difference, with an error of about 1e-9 of itself.
     """
-    size = len(x) // num_sub_batches
+    _, cuts = _cuts(x, num_sub_batches)
     weights = model.trainable_variables
     value, norm, gradients = 0.0, 0.0, [np.zeros(w.shape) for w in weights]
     seeds = [v for v in model.variables if v.name == "seed_generator_state"]
-    for i in range(num_sub_batches):
-        part = slice(i * size, (i + 1) * size)
-        sub_batch = (x[part], y[part], None if sample_weight is None else sample_weight[part])
+    for cut in cuts:
+        sub_batch = part((x, y, sample_weight), cut)
         before = _state(model)
+
         loss_here, g = _gradient(model, loss, *sub_batch)
         after = [(seed, seed.numpy()) for seed in seeds]
-        _restore(before)
-        for w, g_w in zip(weights, g, strict=True):
-            w.assign(w + sign * alpha * g_w)
-        loss_there, g_there = _gradient(model, loss, *sub_batch)
+        square = sum(np.sum(g_w**2) for g_w in g)
+        if estimator == "hessian_vector":
+            step = 1e-5 / np.sqrt(square)
+            up, down = (_displaced(model, before, s, g, loss, *sub_batch)[1] for s in (step, -step))
+            value += alpha * square / len(cuts)
+            extra = [alpha * (a - b) / (2 * step) for a, b in zip(up, down, strict=True)]
+        else:
+            loss_there, g_there = _displaced(model, before, sign * alpha, g, loss, *sub_batch)
+            value += sign * (loss_there - loss_here) / len(cuts)
+            extra = [sign * (b - a) for a, b in zip(g, g_there, strict=True)]
         _restore(before)
         _restore(after)
-        value += sign * (loss_there - loss_here) / num_sub_batches
-        norm += sum(np.sum(g_w**2) for g_w in g) / num_sub_batches
-        gradients = [
-            total + sign * (b - a) / num_sub_batches
-            for total, a, b in zip(gradients, g, g_there, strict=True)
-        ]
+        norm += square / len(cuts)
+        gradients = [total + e / len(cuts) for total, e in zip(gradients, extra, strict=True)]
     return value, gradients, norm
 
 
 def regularized_gradient(
-    model, loss, x, y, alpha, beta, num_sub_batches, l2=0.0, sample_weight=None
+    model, loss, x, y, alpha, beta, num_sub_batches, l2=0.0, sample_weight=None, **options
 ):
     """Gradient of Eq. 7 plus l2 ||w||^2; one pass over the batch updates the moving averages."""
     _, clean = _gradient(model, loss, x, y, sample_weight)
-    _, extra, _ = penalty(model, loss, x, y, alpha, num_sub_batches, sample_weight)
+    _, extra, _ = penalty(model, loss, x, y, alpha, num_sub_batches, sample_weight, **options)
     return [
         g + beta * r + 2 * l2 * w.numpy()
         for g, r, w in zip(clean, extra, model.trainable_variables, strict=True)
     ]
 
 
-def ghost_batch_gradient(model, loss, x, y, alpha, beta, num_sub_batches):
+def ghost_batch_gradient(
+    model, loss, x, y, alpha, beta, num_sub_batches, sample_weight=None, **options
+):
     """The same with L(B, w) = sum_i |B_i|/|B| L(B_i, w), each part with its own batch statistics.
 
-    Moving averages become the same mean of what each part alone would have made of them.
+    Every variable that a pass assigns becomes the same mean of what each part alone would have
+    made of it.
     """
-    size = len(x) // num_sub_batches
-    cuts = [slice(i * size, (i + 1) * size) for i in range(num_sub_batches)]
-    if size * num_sub_batches < len(x):
-        cuts.append(slice(size * num_sub_batches, len(x)))
+    examples, cuts = _cuts(x, num_sub_batches)
+    if cuts[-1].stop < examples:
+        cuts.append(slice(cuts[-1].stop, examples))
     before = _state(model)
-    _, extra, _ = penalty(model, loss, x, y, alpha, num_sub_batches)
+    _, extra, _ = penalty(model, loss, x, y, alpha, num_sub_batches, sample_weight, **options)
     _restore(before)
     total = [beta * r for r in extra]
-    moving = [np.zeros(v.shape) for v in model.non_trainable_weights]
+    seeds = [v for v in model.variables if v.name == "seed_generator_state"]
+    others = [v for v in model.variables if all(v is not seed for seed in seeds)]
+    means = [np.zeros(v.shape) for v in others]
     for cut in cuts:
-        share = len(x[cut]) / len(x)
-        _, g = _gradient(model, loss, x[cut], y[cut], None)
+        share = (cut.stop - cut.start) / examples
+        _, g = _gradient(model, loss, *part((x, y, sample_weight), cut))
         total = [t + share * g_w for t, g_w in zip(total, g, strict=True)]
-        moving = [
-            m + share * v.numpy() for m, v in zip(moving, model.non_trainable_weights, strict=True)
-        ]
-        seeds = [(v, v.numpy()) for v in model.variables if v.name == "seed_generator_state"]
+        means = [m + share * v.numpy() for m, v in zip(means, others, strict=True)]
+        advanced = [(v, v.numpy()) for v in seeds]
         _restore(before)
-        _restore(seeds)
-    for variable, value in zip(model.non_trainable_weights, moving, strict=True):
+        _restore(advanced)
+    for variable, value in zip(others, means, strict=True):
         variable.assign(value)
     return total

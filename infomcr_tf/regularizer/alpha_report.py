@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from infomcr_tf.arguments import check_integer
 from infomcr_tf.precision import float32_precision
-from infomcr_tf.regularizer.batches import as_tensors, sub_batch_size, take
+from infomcr_tf.regularizer.batches import as_tensors, check_enough, partition, slice_batch
 from infomcr_tf.regularizer.functional_loss import FunctionalLoss
 from infomcr_tf.regularizer.penalty import Perturbation, as_loss, squared_norm, sub_batch_penalty
-from infomcr_tf.regularizer.precision import check_precision
+from infomcr_tf.regularizer.requirements import check_layers
 
 # Below this, a tenth and more of the penalty's gradient is rounding.
 MIN_SIGNAL = 10.0
@@ -88,13 +88,14 @@ def check_alpha(
     batch = as_tensors((x, y, sample_weight))
     if not model.built:
         model(batch[0])
-    check_precision(model, perturbation.estimator)
+    check_layers(model, perturbation.estimator)
     functional = FunctionalLoss(model, as_loss(loss, model))
-    size = sub_batch_size(batch[0], num_sub_batches)
+    check_enough(batch[0], num_sub_batches)
+    size = partition(batch[0], num_sub_batches).size
 
     @tf.function(autograph=False)
     def measure(sub_batch: Any, seed: tf.Tensor) -> list[tf.Tensor]:
-        weights, seeds, _ = functional.read()
+        weights, seeds = functional.read()
         one = sub_batch_penalty(functional, weights, perturbation, seeds, *sub_batch)
         rounded = [_move_last_bit(w, tf.add(seed, [0, i])) for i, w in enumerate(weights)]
         _, g, _ = functional.value_and_gradient(rounded, seeds, *sub_batch)
@@ -104,7 +105,7 @@ def check_alpha(
     with float32_precision():
         signal, rounding, penalty, norm = np.sum(
             [
-                measure(take(batch, i * size, size), tf.constant([seed, 1000 * i]))
+                measure(slice_batch(batch, i * size, size), tf.constant([seed, 1000 * i]))
                 for i in range(num_sub_batches)
             ],
             axis=0,

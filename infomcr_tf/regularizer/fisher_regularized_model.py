@@ -1,6 +1,7 @@
 """Training with Algorithm 1 through Keras' own `compile` and `fit`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -8,13 +9,14 @@ import tensorflow as tf
 
 from infomcr_tf.arguments import check_choice, check_integer, check_number
 from infomcr_tf.precision import float32_precision
-from infomcr_tf.regularizer.batches import check_last_batch, first_leaf
+from infomcr_tf.regularizer import batches
+from infomcr_tf.regularizer.batch_sizes import CheckBatchSizes, LargestBatch
 from infomcr_tf.regularizer.building import build_before_tracing
 from infomcr_tf.regularizer.data_term import DATA_TERMS, resolve_data_term
 from infomcr_tf.regularizer.graph_checks import graph_errors_as_value_errors
 from infomcr_tf.regularizer.penalty import Perturbation
-from infomcr_tf.regularizer.precision import check_precision
 from infomcr_tf.regularizer.replicas import AverageReplicas, check_strategy, read
+from infomcr_tf.regularizer.requirements import check_layers, check_loss, check_model
 from infomcr_tf.regularizer.step import StepFinder, fused_train_step
 
 
@@ -100,7 +102,7 @@ class FisherRegularizedModel(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         self.perturbation = Perturbation(alpha, estimator, direction)
-        check_model(model)
+        check_model(model, FisherRegularizedModel)
         check_choice("data_term", data_term, DATA_TERMS)
         self.model = model
         self.num_sub_batches = check_integer("num_sub_batches", num_sub_batches, minimum=1)
@@ -119,6 +121,8 @@ class FisherRegularizedModel(keras.Model):
         self._offsets = keras.random.SeedGenerator() if self.fraction < 1 else None
         self._penalty_tracker = keras.metrics.Mean(name="fisher_penalty")
         self._norm_tracker = keras.metrics.Mean(name="mean_sub_batch_grad_norm")
+        self._largest_batch = LargestBatch()
+        self._is_testing = False
         self.built = model.built
 
     # ---- a Keras model ----------------------------------------------------------------------
@@ -127,6 +131,14 @@ class FisherRegularizedModel(keras.Model):
     def output_names(self) -> list[str] | None:
         """The wrapped model's output names, by which losses and metrics may be given."""
         return getattr(self.model, "output_names", None)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Keras' own, and in training those of the penalty."""
+        hidden = [self._largest_batch]
+        if self._is_testing:
+            hidden += [self._penalty_tracker, self._norm_tracker]
+        return [one for one in super().metrics if all(one is not other for other in hidden)]
 
     def build(self, input_shape: Any) -> None:
         """Builds the wrapped model."""
@@ -137,6 +149,10 @@ class FisherRegularizedModel(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Calls the wrapped model."""
         return self.model(inputs, training=training)
+
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Exports the wrapped model: for inference, that is all there is."""
+        self.model.export(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, with the wrapped model serialized."""
@@ -179,17 +195,15 @@ class FisherRegularizedModel(keras.Model):
 
         Raises:
             ValueError: Without a loss; if M is not divisible by the number of replicas; if a layer
-                computes in float16 or bfloat16; with `jit_compile=True` or gradient accumulation
-                under a distribution strategy.
+                computes in float16, bfloat16 or float8, or is a stateful recurrent one; with
+                `data_term="sub_batches"` and a loss that is not averaged over the batch; with
+                `jit_compile=True` or gradient accumulation under a distribution strategy.
         """
-        if loss is None:
-            raise ValueError(
-                "`loss` must be given: the penalty is computed from it. Received: None"
-            )
+        check_loss(loss, self.data_term)
         if jit_compile == "auto":
             jit_compile = False
         optimizer = keras.optimizers.get(optimizer)
-        check_precision(self.model, self.perturbation.estimator)
+        check_layers(self.model, self.perturbation.estimator)
         if self._distribute_strategy is not None:
             check_strategy(self._distribute_strategy, self, optimizer, loss, jit_compile)
         super().compile(optimizer, loss, jit_compile=jit_compile, **kwargs)
@@ -246,15 +260,34 @@ class FisherRegularizedModel(keras.Model):
         `learning_rate`.
 
         Raises:
-            ValueError: If `beta > 0` and arrays are given whose last batch has fewer examples than
-                M; later, if the penalty is not finite or a batch of a data set is too small.
+            ValueError: If `beta > 0` and all batches of arrays have fewer examples than M; later,
+                if all batches of an epoch had, or the loss or the penalty is not finite.
         """
-        shape = None if x is None else getattr(first_leaf(x), "shape", None)
-        if shape and read(self.beta) > 0:
-            check_last_batch(shape[0], batch_size or 32, self.num_sub_batches, **kwargs)
+        if read(self.beta) > 0:
+            split = kwargs.get("validation_split")
+            batches.check_batches(x, batch_size, self.num_sub_batches, split)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = [AverageReplicas(), *keras.tree.flatten(callbacks or [])]
+            own = [AverageReplicas(), CheckBatchSizes(self._largest_batch)]
+            callbacks = [*own, *keras.tree.flatten(callbacks or [])]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates as in `keras.Model.evaluate`: without the penalty, also in validation."""
+        with self._testing():
+            return super().evaluate(*args, **kwargs)
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step of evaluation, as in Keras."""
+        with self._testing():
+            return super().test_step(data)
+
+    @contextmanager
+    def _testing(self) -> Iterator[None]:
+        before, self._is_testing = self._is_testing, True
+        try:
+            yield
+        finally:
+            self._is_testing = before
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of Algorithm 1; with `beta` at 0, one step of plain Keras.
@@ -273,7 +306,10 @@ class FisherRegularizedModel(keras.Model):
         return True if self.every == 1 else self.optimizer.iterations % self.every == 0
 
     def _step(self, data: Any, active: Any) -> dict[str, tf.Tensor]:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if not self.trainable_variables:
+            return self.plain_step(data)
+        check_layers(self.model, self.perturbation.estimator)  # those made since `compile`, too
+        x, y, sample_weight = batch = batches.as_tensors(keras.utils.unpack_x_y_sample_weight(data))
         replicas = self.distribute_strategy.num_replicas_in_sync
         count = self.num_sub_batches // replicas
         finder = StepFinder(
@@ -281,28 +317,20 @@ class FisherRegularizedModel(keras.Model):
             self.model,
             self.perturbation,
             num_sub_batches=count,
-            num_used=max(1, round(self.fraction * count)),
+            fraction=self.fraction,
             penalty_weight=self.beta * self.every,
             active=active,
             # Where a branch may leave the plain step, that must be Keras' own to the last bit.
             fused=active is True or self.fuse_plain_steps,
             offsets=self._offsets,
         )
-        term = resolve_data_term(self.data_term, self.model, self.loss, count)
-        step = getattr(finder, term)((x, y, sample_weight))
-        self._loss_tracker.update_state(
-            step.loss * replicas, sample_weight=tf.shape(first_leaf(x))[0]
-        )
+        term = resolve_data_term(self.data_term, self.model, self.loss, count, batch)
+        step = getattr(finder, term)(batch)
+        examples = batches.batch_size(x)
+        self._loss_tracker.update_state(step.loss * replicas, sample_weight=examples)
         weight = tf.cast(active, step.penalty.dtype)
         self._penalty_tracker.update_state(step.penalty, sample_weight=weight)
         self._norm_tracker.update_state(step.squared_norm, sample_weight=weight)
-        self.optimizer.apply_gradients(zip(step.gradients, self.trainable_variables, strict=True))
+        self._largest_batch.update_state(examples)
+        self.optimizer.apply_gradients(finder.for_optimizer(step))
         return self.compute_metrics(x, y, step.y_pred, sample_weight=sample_weight)
-
-
-def check_model(model: keras.Model) -> None:
-    """Raises unless `model` is a `keras.Model` that is not itself regularised."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`model` must be a `keras.Model`. Received: {type(model).__name__}")
-    if isinstance(model, FisherRegularizedModel):
-        raise ValueError("`model` is already a `FisherRegularizedModel`; wrap its `.model` instead")

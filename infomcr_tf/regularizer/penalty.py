@@ -8,15 +8,15 @@ import keras
 import tensorflow as tf
 
 from infomcr_tf.arguments import check_choice, check_integer, check_number
-from infomcr_tf.regularizer.batches import as_tensors, sub_batch_size, take
+from infomcr_tf.regularizer.batches import as_tensors, check_enough, partition, slice_batch
 from infomcr_tf.regularizer.functional_loss import (
     Evaluation,
     FunctionalLoss,
     add,
-    dense_gradient,
-    weighted,
+    dense_gradients,
+    times,
 )
-from infomcr_tf.regularizer.precision import check_precision
+from infomcr_tf.regularizer.requirements import check_layers, check_outputs
 
 ESTIMATORS = ("finite_difference", "hessian_vector")
 DIRECTIONS = ("descent", "ascent")
@@ -54,6 +54,7 @@ class Perturbation:
 class SubBatchPenalty(NamedTuple):
     """R_alpha on one sub-batch, with everything found on the way."""
 
+    loss: tf.Tensor  # scalar, L(B_i, w)
     penalty: tf.Tensor  # scalar, R_alpha(w) = L(B_i, w) - L(B_i, w - alpha g_i)
     squared_norm: tf.Tensor  # scalar, ||g_i||^2
     gradient: list[tf.Tensor]  # g_i
@@ -64,24 +65,26 @@ class SubBatchPenalty(NamedTuple):
 class PenaltyMeans(NamedTuple):
     """Means over the sub-batches."""
 
+    loss: tf.Tensor
     penalty: tf.Tensor
     squared_norm: tf.Tensor
     gradient: list[tf.Tensor]  # of data_weight * L(B_i, w) + penalty_weight * R_alpha
     seeds: list[tf.Tensor]
     state: list[tf.Tensor]  # weighted by data_weight; empty unless collected
-    y_pred: Any  # the predictions, concatenated; empty unless collected
+    outputs: list[tf.Tensor]  # predictions and masks of all examples; empty unless collected
 
 
 class _Sums(NamedTuple):
-    """Sums over the sub-batches so far; the last seeds; predictions in a `TensorArray`."""
+    """Sums over the sub-batches so far; the last seeds; outputs in a `TensorArray`."""
 
+    loss: tf.Tensor
     penalty: tf.Tensor
     squared_norm: tf.Tensor
     gradient: list[tf.Tensor]
     penalty_gradient: list[tf.Tensor]
     seeds: list[tf.Tensor]
     state: list[tf.Tensor]
-    y_pred: list[tf.TensorArray]
+    outputs: list[tf.TensorArray]
 
 
 def sub_batch_penalty(
@@ -111,6 +114,7 @@ def sub_batch_penalty(
     moved = [w + tf.cast(step, w.dtype) * g_w for w, g_w in zip(weights, g, strict=True)]
     moved_value, moved_g, _ = loss.value_and_gradient(moved, *args)
     return SubBatchPenalty(
+        loss=value,
         penalty=perturbation.sign * (moved_value - value),
         squared_norm=square,
         gradient=g,
@@ -129,10 +133,11 @@ def _hessian_vector(
     loss.check_second_derivatives(weights, *args)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
-        _, g, evaluation = loss.value_and_gradient(weights, *args)
-        square = tf.add_n([tf.reduce_sum(a * tf.stop_gradient(a)) for a in g])
-    product = dense_gradient(tape, square, weights)
+        value, g, evaluation = loss.value_and_gradient(weights, *args)
+        square = tf.add_n([tf.cast(tf.reduce_sum(a * tf.stop_gradient(a)), g[0].dtype) for a in g])
+    product = dense_gradients(tape.gradient(square, weights), weights)
     return SubBatchPenalty(
+        loss=value,
         penalty=alpha * square,
         squared_norm=square,
         gradient=g,
@@ -146,10 +151,10 @@ def mean_over_sub_batches(
     batch: tuple[Any, Any, Any],
     perturbation: Perturbation,
     *,
-    count: int,
+    count: Any,
     size: Any,
     penalty_weight: Any,
-    data_weight: Any = 0.0,
+    data_weight: tuple[Any, Any] = (0, 1),
     collect: bool = False,
 ) -> PenaltyMeans:
     """Means over the first `count` sub-batches of `size` examples.
@@ -160,62 +165,77 @@ def mean_over_sub_batches(
         loss: The loss as a function of the weights.
         batch: `(x, y, sample_weight)`.
         perturbation: How the weights are moved.
-        count: How many sub-batches to use.
-        size: Examples in a sub-batch, an int or a scalar tensor.
+        count: How many sub-batches to use, an int or a scalar tensor.
+        size: Examples in a sub-batch, likewise.
         penalty_weight: Weight of the gradient of `R_alpha`.
-        data_weight: Weight of `g_i` in the gradient, and of the state.
+        data_weight: Weight of `g_i` in the gradient, and of the state, as a fraction.
         collect: Whether to take the data term from the sub-batches, with predictions and state.
+
+    Raises:
+        ValueError: If predictions are to be collected that are not tensors of examples, or the
+            model assigns variables that are not Keras' own.
     """
-    weights, seeds, state = loss.read()
-    zero = tf.zeros([], weights[0].dtype)
-    outputs = loss.output_spec(batch[0]) if collect else []
-    start = _Sums(
-        penalty=zero,
-        squared_norm=zero,
-        gradient=[tf.zeros_like(w) for w in weights] if collect else [],
-        penalty_gradient=[tf.zeros_like(w) for w in weights],
-        seeds=seeds,
-        state=[tf.zeros_like(s) for s in state] if collect else [],
-        y_pred=[
-            tf.TensorArray(one.dtype, count, element_shape=[None, *one.shape[1:]])
-            for one in tf.nest.flatten(outputs)
-        ],
-    )
+    weights, seeds = loss.read()
+    example = loss.example(weights, seeds, *slice_batch(batch, 0, size))
+    if collect:
+        check_outputs(example.outputs, loss.has_added_losses)
+    start = _nothing(weights, seeds, example if collect else None, count)
 
     # Sums, weighted only after the loop: on small sub-batches every further operation a weight
     # can be felt.
     def body(i: tf.Tensor, sums: _Sums) -> tuple[tf.Tensor, _Sums]:
         one = sub_batch_penalty(
-            loss, weights, perturbation, sums.seeds, *take(batch, i * size, size)
+            loss, weights, perturbation, sums.seeds, *slice_batch(batch, i * size, size)
         )
-        y_pred = tf.nest.flatten(one.evaluation.y_pred) if collect else []
+        outputs = one.evaluation.outputs if collect else []
         return i + 1, _Sums(
-            penalty=sums.penalty + tf.cast(one.penalty, zero.dtype),
-            squared_norm=sums.squared_norm + tf.cast(one.squared_norm, zero.dtype),
+            loss=sums.loss + tf.cast(one.loss, sums.loss.dtype),
+            penalty=sums.penalty + tf.cast(one.penalty, sums.penalty.dtype),
+            squared_norm=sums.squared_norm + tf.cast(one.squared_norm, sums.loss.dtype),
             gradient=add(sums.gradient, one.gradient) if collect else [],
             penalty_gradient=add(sums.penalty_gradient, one.penalty_gradient),
             seeds=one.evaluation.seeds,
             state=add(sums.state, one.evaluation.state) if collect else [],
-            y_pred=[array.write(i, p) for array, p in zip(sums.y_pred, y_pred, strict=True)],
+            outputs=[array.write(i, p) for array, p in zip(sums.outputs, outputs, strict=True)],
         )
 
     _, sums = tf.while_loop(lambda i, _: i < count, body, (tf.constant(0), start))
-    gradient = [weighted(penalty_weight / count, g) for g in sums.penalty_gradient]
+    gradient = [times(penalty_weight, g, count) for g in sums.penalty_gradient]
+    over, under = data_weight[0], data_weight[1] * count
     if collect:
-        gradient = add(gradient, sums.gradient, data_weight / count)
+        gradient = add(gradient, sums.gradient, over, under)
     return PenaltyMeans(
-        penalty=sums.penalty / count,
-        squared_norm=sums.squared_norm / count,
+        loss=times(1, sums.loss, count),
+        penalty=times(1, sums.penalty, count),
+        squared_norm=times(1, sums.squared_norm, count),
         gradient=gradient,
         seeds=sums.seeds,
-        state=[weighted(data_weight / count, s) if s.dtype.is_floating else s for s in sums.state],
-        y_pred=tf.nest.pack_sequence_as(outputs, [array.concat() for array in sums.y_pred]),
+        state=[times(over, s, under) if s.dtype.is_floating else s for s in sums.state],
+        outputs=[array.concat() for array in sums.outputs],
+    )
+
+
+def _nothing(
+    weights: list[tf.Tensor], seeds: list[tf.Tensor], example: Evaluation | None, count: Any
+) -> _Sums:
+    """The sums before the first sub-batch; `example` is of one, where they are collected."""
+    zero = tf.zeros([], weights[0].dtype)
+    state, outputs = (example.state, example.outputs) if example is not None else ([], [])
+    return _Sums(
+        loss=zero,
+        penalty=zero,
+        squared_norm=zero,
+        gradient=[] if example is None else [tf.zeros_like(w) for w in weights],
+        penalty_gradient=[tf.zeros_like(w) for w in weights],
+        seeds=seeds,
+        state=[tf.zeros(s.shape, s.dtype) for s in state],
+        outputs=[tf.TensorArray(o.dtype, count, element_shape=o.shape) for o in outputs],
     )
 
 
 def squared_norm(tensors: list[tf.Tensor]) -> tf.Tensor:
-    """Sum of the squares of all entries."""
-    return 2.0 * tf.add_n([tf.nn.l2_loss(t) for t in tensors])
+    """Sum of the squares of all entries, in the first tensor's dtype."""
+    return 2.0 * tf.add_n([tf.cast(tf.nn.l2_loss(t), tensors[0].dtype) for t in tensors])
 
 
 def fisher_penalty(
@@ -264,20 +284,22 @@ def fisher_penalty(
 
     Raises:
         ValueError: If an argument is out of range, the batch has fewer than M examples, or the
-            model computes in float16 or bfloat16.
+            model cannot be regularised, as for `FisherRegularizedModel.compile`.
     """
     num_sub_batches = check_integer("num_sub_batches", num_sub_batches, minimum=1)
     perturbation = Perturbation(alpha, estimator, direction)
     batch = as_tensors((x, y, sample_weight))
     if not model.built:
         model(batch[0])
-    check_precision(model, estimator)
+    check_layers(model, estimator)
+    with tf.control_dependencies(check_enough(batch[0], num_sub_batches)):
+        count, size = partition(batch[0], num_sub_batches)
     means = mean_over_sub_batches(
         FunctionalLoss(model, as_loss(loss, model)),
         batch,
         perturbation,
-        count=num_sub_batches,
-        size=sub_batch_size(batch[0], num_sub_batches),
+        count=count,
+        size=size,
         penalty_weight=1.0,
     )
     return means.penalty, means.gradient

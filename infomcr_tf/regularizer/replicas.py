@@ -1,5 +1,7 @@
 """State that the replicas of a distribution strategy do not share by themselves."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -56,6 +58,41 @@ def check_strategy(
             "`loss` must be averaged over the batch (reduction='sum_over_batch_size') where there "
             f"are several replicas. Received: reductions={reductions}"
         )
+
+
+@contextmanager
+def per_example_values(data_loss: Any) -> Iterator[None]:
+    """Refuses, while inside, losses that reduce the batch to a scalar themselves.
+
+    Keras divides by the number of replicas where it takes the mean, not such a scalar, and the
+    gradient would come out as many times too large.
+
+    Args:
+        data_loss: A `keras.losses.Loss`, or what `compile` makes of one or several.
+    """
+    compiled = getattr(data_loss, "_flat_losses", None)
+    losses = [data_loss] if compiled is None else [one.loss for one in compiled]
+
+    def checked(loss: keras.losses.Loss) -> Any:
+        def call(y_true: Any, y_pred: Any) -> tf.Tensor:
+            values = type(loss).call(loss, y_true, y_pred)
+            if values.shape.rank == 0:
+                raise ValueError(
+                    "`loss` must return one value an example, not a scalar, where there are "
+                    "several replicas: Keras divides only what it averages itself by their "
+                    f"number. Received: loss={loss.name!r}"
+                )
+            return values
+
+        return call
+
+    for loss in losses:
+        loss.call = checked(loss)
+    try:
+        yield
+    finally:
+        for loss in losses:
+            vars(loss).pop("call", None)  # another replica's thread may have been here
 
 
 def read(variable: keras.Variable | tf.Tensor) -> float:

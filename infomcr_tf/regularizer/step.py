@@ -8,8 +8,14 @@ import keras
 import tensorflow as tf
 
 from infomcr_tf.normalization_kernels import normalization_kernels
-from infomcr_tf.regularizer.batches import batch_size, roll, sub_batch_size, take
-from infomcr_tf.regularizer.functional_loss import FunctionalLoss, add, dense_gradient
+from infomcr_tf.regularizer.batches import batch_size, partition, roll, slice_batch
+from infomcr_tf.regularizer.functional_loss import (
+    FunctionalLoss,
+    add,
+    dense_gradients,
+    flat_outputs,
+    times,
+)
 from infomcr_tf.regularizer.graph_checks import check_in_graph
 from infomcr_tf.regularizer.penalty import PenaltyMeans, Perturbation, mean_over_sub_batches
 
@@ -46,7 +52,7 @@ class StepFinder:
         model: The wrapped model, built.
         perturbation: How the weights are moved.
         num_sub_batches: M / R, the sub-batches of one replica.
-        num_used: How many of them to compute the penalty from.
+        fraction: Share of them to compute the penalty from.
         penalty_weight: The scalar that multiplies R_alpha.
         active: True, or a boolean scalar tensor; false leaves the plain step, at its cost.
         fused: Whether the clean pass uses `normalization_kernels`.
@@ -59,7 +65,7 @@ class StepFinder:
         perturbation: Perturbation,
         *,
         num_sub_batches: int,
-        num_used: int,
+        fraction: float,
         penalty_weight: tf.Tensor,
         active: bool | tf.Tensor,
         fused: bool,
@@ -69,13 +75,26 @@ class StepFinder:
         self.model = model
         self.perturbation = perturbation
         self.num_sub_batches = num_sub_batches
-        self.num_used = num_used
+        self.fraction = fraction
         self.penalty_weight = penalty_weight
         self.active = active
         self.kernels = normalization_kernels if fused else nullcontext
         self.offsets = offsets
         self.loss = FunctionalLoss(model, trainer._compile_loss)
         self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._reached: set[int] = set()
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The variables that `Step.gradients` belong to."""
+        return self.trainer.trainable_variables
+
+    def for_optimizer(self, step: Step) -> list[tuple[tf.Tensor | None, keras.Variable]]:
+        """Gradients with their variables; `None`, as in Keras, where the loss does not reach."""
+        return [
+            (g if id(v) in self._reached else None, v)
+            for g, v in zip(step.gradients, self.variables, strict=True)
+        ]
 
     def plain(self, batch: tuple[Any, Any, Any]) -> Step:
         """The step of `keras.Model`."""
@@ -86,9 +105,15 @@ class StepFinder:
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
             )
             scaled = self.trainer.optimizer.scale_loss(loss)
-        gradients = dense_gradient(tape, scaled, self.trainer.trainable_variables)
         zero = tf.zeros([], loss.dtype)
-        return Step(loss, y_pred, gradients, zero, zero)
+        return Step(loss, y_pred, self._gradients(tape, scaled), zero, zero)
+
+    def _gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor]:
+        gradients = tape.gradient(loss, self.variables)
+        self._reached |= {
+            id(v) for g, v in zip(gradients, self.variables, strict=True) if g is not None
+        }
+        return dense_gradients(gradients, self.variables)
 
     def batch(self, batch: tuple[Any, Any, Any]) -> Step:
         """L(B, w) from a pass over the whole batch, R_alpha from the sub-batches: 3 gradients."""
@@ -96,73 +121,87 @@ class StepFinder:
 
         def regularized() -> Step:
             cut = batch if self.offsets is None else roll(batch, self._offset(batch))
-            means = self._means(cut)
-            self._advance_seeds(means)
-            gradients = [
-                g + r for g, r in zip(clean.gradients, self._for_optimizer(means), strict=True)
-            ]
-            return Step(clean.loss, clean.y_pred, gradients, *self._logged(means, clean.loss.dtype))
+            count, size = self._used(batch)
+            means = self._means(cut, count=count, size=size)
+            with tf.control_dependencies(self._check_finite(clean.loss, means)):
+                self._advance_seeds(means)
+                extra = self._scaled(means.gradient)
+            return clean._replace(
+                y_pred=(),
+                gradients=[g + r for g, r in zip(clean.gradients, extra, strict=True)],
+                **self._logged(means, clean.loss.dtype),
+            )
 
-        return self._if_active(regularized, lambda: clean)
+        step = self._if_active(regularized, lambda: clean._replace(y_pred=()))
+        return step._replace(y_pred=clean.y_pred)
 
     def sub_batches(self, batch: tuple[Any, Any, Any]) -> Step:
         """L(B, w) as the mean of the L(B_i, w), whose gradients are the g_i: 2 gradients."""
-        return self._if_active(
-            lambda: self._regularized_sub_batches(batch), lambda: self.plain(batch)
-        )
+
+        def plain() -> Step:
+            step = self.plain(batch)
+            return step._replace(y_pred=flat_outputs(step.y_pred))
+
+        step = self._if_active(lambda: self._regularized_sub_batches(batch), plain)
+        return step._replace(y_pred=self.loss.pack(step.y_pred))
 
     def _if_active(self, regularized: Callable[[], Step], plain: Callable[[], Step]) -> Step:
         return regularized() if self.active is True else tf.cond(self.active, regularized, plain)
 
     def _regularized_sub_batches(self, batch: tuple[Any, Any, Any]) -> Step:
-        x, y, sample_weight = batch
+        _, y, sample_weight = batch
         offset = None if self.offsets is None else self._offset(batch)
         cut = batch if offset is None else roll(batch, offset)
-        used = self.num_used * sub_batch_size(x, self.num_sub_batches)
-        means = self._means(cut, data_weight=used / batch_size(x), collect=True)
-        means = self._add_rest(means, cut, used)
-        if self.loss.has_added_losses:
-            raise ValueError(
-                "`data_term` must be 'batch' or 'auto' with `add_loss` or activity regularizers, "
-                "which belong to the whole batch. "
-                "Received: data_term='sub_batches'"
-            )
-        self._advance_seeds(means)
-        for variable, change in zip(self.loss.state, means.state, strict=True):
-            if change.dtype.is_floating:
-                variable.assign_add(change)
-            else:
-                variable.assign(change)
-        y_pred = means.y_pred if offset is None else roll(means.y_pred, -offset)
-        loss, gradients = self._add_weight_regularization(
-            self.trainer._compile_loss(y, y_pred, sample_weight), self._for_optimizer(means)
+        count, size = self._used(batch)
+        used = count * size
+        means = self._means(
+            cut, count=count, size=size, data_weight=(used, batch_size(batch[0])), collect=True
         )
-        return Step(loss, y_pred, gradients, *self._logged(means, loss.dtype))
+        means = self._add_rest(means, cut, used)
+        outputs = means.outputs if offset is None else roll(means.outputs, -offset)
+        loss, gradients = self._add_weight_regularization(
+            self.trainer._compile_loss(y, self.loss.pack(outputs), sample_weight),
+            self._scaled(means.gradient),
+        )
+        with tf.control_dependencies(self._check_finite(loss, means)):
+            self._advance_seeds(means)
+            for variable, change in zip(self.loss.assigned, means.state, strict=True):
+                (variable.assign_add if change.dtype.is_floating else variable.assign)(change)
+            gradients = [tf.identity(g) for g in gradients]
+        return Step(loss, outputs, gradients, **self._logged(means, loss.dtype))
+
+    def _used(self, batch: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+        """How many sub-batches the penalty is computed from, and their size."""
+        parts = partition(batch[0], self.num_sub_batches)
+        return parts.share(self.fraction), parts.size
 
     def _means(self, batch: Any, **options: Any) -> PenaltyMeans:
         means = mean_over_sub_batches(
-            self.loss,
-            batch,
-            self.perturbation,
-            count=self.num_used,
-            size=sub_batch_size(batch[0], self.num_sub_batches),
-            penalty_weight=self.penalty_weight,
-            **options,
+            self.loss, batch, self.perturbation, penalty_weight=self.penalty_weight, **options
         )
-        finite = tf.math.is_finite(means.penalty) & tf.math.is_finite(means.squared_norm)
+        self._reached |= {
+            id(v) for v, reached in zip(self.variables, self.loss.reached, strict=True) if reached
+        }
+        return means
+
+    def _check_finite(self, loss: tf.Tensor, means: PenaltyMeans) -> list[tf.Operation]:
+        """Checks first the loss, then the penalty; returns the control inputs of the update."""
+        where = (" is not finite at step ", tf.convert_to_tensor(self.trainer.optimizer.iterations))
+        finite = tf.reduce_all(tf.math.is_finite(loss)) & tf.math.is_finite(means.loss)
         check = check_in_graph(
             finite,
-            "The penalty is not finite at step ",
-            tf.convert_to_tensor(self.trainer.optimizer.iterations),
-            ": R_alpha = ",
-            means.penalty,
-            ", mean squared gradient norm = ",
-            means.squared_norm,
-            ". Lower the learning rate or `beta`, start the penalty later "
-            "(`BetaSchedule('after-first-drop')`), or check the data for NaN.",
+            *("The loss", *where, ": on average ", means.loss, " over the sub-batches. "),
+            "Lower the learning rate, or check the data for NaN.",
         )
         with tf.control_dependencies(check):
-            return means._replace(gradient=[tf.identity(g) for g in means.gradient])
+            finite = tf.math.is_finite(means.penalty) & tf.math.is_finite(means.squared_norm)
+        return check + check_in_graph(
+            finite,
+            *("The penalty", *where, ": R_alpha = ", means.penalty),
+            *(", mean squared gradient norm = ", means.squared_norm),
+            ". Lower the learning rate or `beta`, or start the penalty later "
+            "(`BetaSchedule('after-first-drop')`).",
+        )
 
     def _add_rest(self, means: PenaltyMeans, batch: Any, used: Any) -> PenaltyMeans:
         """Adds the clean loss of the examples that no sub-batch of the penalty holds."""
@@ -170,49 +209,51 @@ class StepFinder:
         rest = total - used
 
         def with_rest() -> PenaltyMeans:
-            weights, _, _ = self.loss.read()
+            weights, _ = self.loss.read()
             _, g, evaluation = self.loss.value_and_gradient(
-                weights, means.seeds, *take(batch, used, rest)
+                weights, means.seeds, *slice_batch(batch, used, rest)
             )
-            share = rest / total
             return means._replace(
-                gradient=add(means.gradient, g, share),
+                gradient=add(means.gradient, g, rest, total),
                 seeds=evaluation.seeds,
-                state=add(means.state, evaluation.state, share),
-                y_pred=tf.nest.map_structure(
-                    lambda *parts: tf.concat(parts, axis=0), means.y_pred, evaluation.y_pred
-                ),
+                state=add(means.state, evaluation.state, rest, total),
+                outputs=[
+                    tf.concat(parts, axis=0)
+                    for parts in zip(means.outputs, evaluation.outputs, strict=True)
+                ],
             )
 
         if isinstance(rest, int):
             return with_rest() if rest else means
         return tf.cond(rest > 0, with_rest, lambda: means)
 
-    def _for_optimizer(self, means: PenaltyMeans) -> list[tf.Tensor]:
-        """Scales local means as the optimizer expects its gradients."""
+    def _scaled(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Scales gradients of local means as the optimizer expects them."""
         scale = self.trainer.optimizer.scale_loss(tf.constant(1.0 / self.replicas))
-        return [tf.cast(scale, g.dtype) * g for g in means.gradient]
+        return [times(scale, g) for g in gradients]
 
     def _add_weight_regularization(
         self, loss: tf.Tensor, gradients: list[tf.Tensor]
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        variables = [v for v in self.trainer.trainable_variables if v.regularizer is not None]
-        if not variables:
+        regularized = [v for v in self.variables if v.regularizer is not None]
+        if not regularized:
             return loss, gradients
         with tf.GradientTape() as tape:
-            terms = [tf.cast(v.regularizer(v), loss.dtype) for v in variables]
+            terms = [tf.cast(v.regularizer(v), loss.dtype) for v in regularized]
             added = tf.add_n(terms) / self.replicas
             scaled = self.trainer.optimizer.scale_loss(added)
-        extra = dense_gradient(tape, scaled, self.trainer.trainable_variables)
-        return loss + added, [g + e for g, e in zip(gradients, extra, strict=True)]
+        return loss + added, add(gradients, self._gradients(tape, scaled))
 
     def _offset(self, batch: tuple[Any, Any, Any]) -> tf.Tensor:
         """Where to begin cutting, drawn so that every example has the same chance to be used."""
         return keras.random.randint((), 0, batch_size(batch[0]), seed=self.offsets)
 
     @staticmethod
-    def _logged(means: PenaltyMeans, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.cast(means.penalty, dtype), tf.cast(means.squared_norm, dtype)
+    def _logged(means: PenaltyMeans, dtype: tf.DType) -> dict[str, tf.Tensor]:
+        return {
+            "penalty": tf.cast(means.penalty, dtype),
+            "squared_norm": tf.cast(means.squared_norm, dtype),
+        }
 
     def _advance_seeds(self, means: PenaltyMeans) -> None:
         for seed, value in zip(self.loss.seeds, means.seeds, strict=True):

@@ -97,9 +97,10 @@ class NonFiniteGuard(keras.callbacks.Callback):
             what = self._what_is_not_finite()
         except ValueError as error:
             # The regulariser's own check, before it changes the weights.
-            if "penalty is not finite" not in str(error):
+            cause, found, _ = str(error).partition(" is not finite at step ")
+            if not found:
                 raise
-            what = "the penalty"
+            what = cause[0].lower() + cause[1:]
         if what is None:
             self._in_row = 0
             return logs

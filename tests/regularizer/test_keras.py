@@ -229,6 +229,42 @@ class TestData:
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+class TestLogs:
+    def test_validation_has_no_penalty(self, make_network, images):
+        x, y = images
+        wrapper = FisherRegularizedModel(make_network(), num_sub_batches=4)
+        wrapper.compile(keras.optimizers.SGD(0.1), LOSS, metrics=["accuracy"])
+        history = wrapper.fit(x, y, epochs=2, verbose=0, validation_data=(x, y)).history
+        own = {"fisher_penalty", "mean_sub_batch_grad_norm"}
+        assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy", *own}
+        assert all(value > 0 for name in own for value in history[name])
+        for found in (
+            wrapper.evaluate(x, y, verbose=0, return_dict=True),
+            wrapper.test_on_batch(x, y, return_dict=True),
+        ):
+            assert set(found) == {"loss", "accuracy"}
+        assert len(wrapper.evaluate(x, y, verbose=0)) == 2
+
+    @pytest.mark.parametrize("every", [1, 2])
+    @pytest.mark.parametrize("data_term", ["batch", "sub_batches"])
+    def test_masks_reach_metrics(self, data_term, every):
+        """Also where a branch in the graph decides whether the penalty acts."""
+        tokens = np.array([[1, 2, 0, 0], [3, 0, 0, 0], [1, 2, 3, 4], [2, 0, 0, 0]])
+        labels = np.where(tokens == 0, 0, 1)  # right wherever the mask is
+        layers = keras.layers
+        network = keras.Sequential(
+            [keras.Input((4,)), layers.Embedding(5, 2, mask_zero=True), layers.Dense(2)]
+        )
+        network.layers[-1].set_weights([np.zeros((2, 2)), np.array([0.0, 1.0])])
+        wrapper = FisherRegularizedModel(
+            network, num_sub_batches=2, data_term=data_term, every=every
+        )
+        wrapper.compile(keras.optimizers.SGD(0.0), LOSS, metrics=["accuracy"])
+        history = wrapper.fit(tokens, labels, batch_size=4, epochs=2, verbose=0).history
+        assert history["accuracy"] == [1.0, 1.0]
+        assert history["loss"] == pytest.approx([np.log1p(np.exp(-1))] * 2, rel=1e-6)
+
+
 class TestOptimizersAndCallbacks:
     @pytest.mark.parametrize(
         "make",

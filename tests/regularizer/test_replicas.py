@@ -136,3 +136,25 @@ def test_plain_step_is_plain_keras(make_network, images):
         results.append(network.get_weights())
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("data_term", ["batch", "sub_batches"])
+def test_losses_that_return_a_scalar(make_network, images, data_term):
+    """Keras would not divide it by the replicas; alone it is as good as any."""
+
+    def scalar(y, y_pred):
+        return tf.reduce_mean(
+            keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
+        )
+
+    x, y = images
+    for replicas in (1, 2):
+        with mirrored(replicas).scope():
+            wrapper = FisherRegularizedModel(make_network(), num_sub_batches=4, data_term=data_term)
+            wrapper.compile("sgd", scalar)
+        if replicas == 1:
+            wrapper.fit(x, y, batch_size=8, verbose=0)
+            continue
+        with pytest.raises(ValueError, match="`loss` must return one value an example") as caught:
+            wrapper.fit(x, y, batch_size=8, verbose=0)
+        assert "\n" not in str(caught.value)

@@ -111,3 +111,25 @@ def test_weights_alone(trained, make_network, tmp_path):
     other.load_weights(tmp_path / "w.weights.h5")
     for a, b in zip(trained.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@keras.saving.register_keras_serializable(package="test_saving")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(4)
+
+    def call(self, x):
+        return self.dense(self.flatten(x))
+
+
+def test_subclassed_model(images, train, tmp_path):
+    """What the wrapper and the wrapped model predict comes back from the file of either."""
+    x, y = images
+    trained = train(Subclassed(), x, y, num_sub_batches=4, fit={"batch_size": 12})
+    expected = trained.predict(x, verbose=0)
+    for number, model in enumerate((trained, trained.model)):
+        model.save(tmp_path / f"{number}.keras")
+        found = keras.saving.load_model(tmp_path / f"{number}.keras")
+        assert type(found) is type(model)
+        np.testing.assert_allclose(found.predict(x, verbose=0), expected, rtol=1e-6)
