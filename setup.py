@@ -50,6 +50,7 @@ setup(
         "scipy>=1.13.1",
         "scikit-learn>=1.5.2",  # the bundled digits
         "matplotlib>=3.9.2",
+        "pillow>=10.4",  # fewer colours, so that pictures are small
         "tqdm>=4.66.5",
     ],
     extras_require={

@@ -34,6 +34,7 @@ from infomcr_tf.curvature import (
     HessianOperator,
     top_eigenvalues,
 )
+from infomcr_tf.model_file import load_model
 
 OPERATORS = {
     "hessian": HessianOperator,
@@ -154,7 +155,7 @@ def eigenvalues(arguments):
     keras.utils.set_random_seed(0)
     model = models.resnet20()
     if arguments.model_file:
-        model = keras.models.load_model(arguments.model_file, compile=False)
+        model = load_model(arguments.model_file)
     x, y = examples(arguments)
     start = time.perf_counter()
     operator = HessianOperator(model, x, y, batch_size=arguments.batch_size)

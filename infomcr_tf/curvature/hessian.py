@@ -27,7 +27,7 @@ class HessianOperator(CurvatureOperator):
 
     Raises:
         ValueError: also where the second derivatives that TensorFlow gives are not symmetric, and
-            so wrong: `stop_gradient` or a custom gradient somewhere in the model.
+            so wrong: a custom gradient that is not that of the values.
     """
 
     def _product(
@@ -51,6 +51,6 @@ class HessianOperator(CurvatureOperator):
         if abs(u @ Hv - v @ Hu) > tolerance * max(np.linalg.norm(Hu), np.linalg.norm(Hv)):
             raise ValueError(
                 "`model` must have second derivatives. Received: a model whose Hessian comes out "
-                "asymmetric, as it does where a layer uses `stop_gradient` or a custom gradient. "
+                "asymmetric, as it does where a custom gradient is not that of the layer's values. "
                 "`GaussNewtonOperator` needs first derivatives only"
             )

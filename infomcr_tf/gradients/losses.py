@@ -5,7 +5,7 @@ and refused where the model was compiled with another loss. Everything else is a
 """
 
 import hashlib
-import marshal
+from types import CodeType
 from typing import Any
 
 import keras
@@ -110,9 +110,15 @@ def describe(loss: Any) -> str:
         return str(loss)
     code = getattr(loss, "__code__", None)
     if code is not None:  # two functions of one name are two losses
-        digest = hashlib.blake2b(marshal.dumps(code), digest_size=4).hexdigest()
+        digest = hashlib.blake2b(_code_text(code).encode(), digest_size=4).hexdigest()
         return f"{loss.__qualname__} (code {digest})"
     return getattr(loss, "name", type(loss).__name__)
+
+
+def _code_text(code: CodeType) -> str:
+    """What a function does, as text; the same in every process."""
+    constants = [_code_text(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return repr((code.co_code, code.co_names, constants))
 
 
 def _check_compiled(model: keras.Model) -> None:

@@ -94,7 +94,9 @@ def test_spectrum(expected, double, name):
     for estimate, key in ((trace, "trace"), (norm, "frobenius_squared")):
         error = estimate.value - expected[f"{name}/{key}"]
         assert abs(error) < 4 * estimate.standard_error
-        assert estimate.standard_error < 0.05 * estimate.value
+        # A probe's z^T A z has a variance of at most 2 ||A||_F^2, A here the matrix or its square;
+        # with a third of the 45 probes, and a factor of 2 for the estimated deviation.
+        assert estimate.standard_error < 2 * np.sqrt(2 / 15) * estimate.value
     density = spectral_density(double[name], num_steps=25, **QUIET)
     np.testing.assert_allclose(density.nodes[0][-1], eigenvalues[-1], rtol=1e-6)
 

@@ -116,7 +116,9 @@ def test_other_file_formats(tmp_path):
             ]
         )
     )
-    builder.info.write_to_directory(str(tmp_path / "cifar10" / str(builder.version)))
+    folder = tmp_path / "cifar10" / str(builder.version)
+    folder.mkdir(parents=True)
+    builder.info.write_to_directory(str(folder))
     with pytest.raises(ValueError, match=r"tfds build cifar10.*--file_format tfrecord") as error:
         data.load_dataset("cifar10", tmp_path, download=False)
     assert "\n" not in str(error.value)

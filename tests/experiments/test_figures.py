@@ -47,7 +47,7 @@ def results(labels, variable, seeds=3):
         for i, setting in enumerate(settings)
         for seed in range(seeds)
     ]  # fmt: skip
-    return Results(experiment=experiment, rows=rows, failures={}, notes=(), ranks={})
+    return Results(experiment=experiment, rows=rows, failures={}, notes=(), options={}, ranks={})
 
 
 def test_with_and_without_the_penalty_each_seed_is_a_pair(tmp_path):

@@ -17,6 +17,7 @@ FORBIDDEN_ATTRIBUTES = {
 }  # fmt: skip
 # What a dependency is imported as, where that is another name.
 IMPORTED_AS = {
+    "pillow": "PIL",
     "scikit-learn": "sklearn",
     "tensorflow-datasets": "tensorflow_datasets",
 }
