@@ -132,10 +132,11 @@ class FunctionalLoss:
 
     def read(self) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Returns the current weights and seeds as tensors."""
-        return tuple(
+        weights, seeds = (
             [tf.convert_to_tensor(v.value) for v in variables]
             for variables in (self.weights, self.seeds)
         )
+        return weights, seeds
 
     def pack(self, outputs: list[tf.Tensor]) -> Any:
         """Returns the predictions that `flat_outputs` has flattened, with their masks."""
