@@ -7,7 +7,6 @@ import pytest
 from infomcr_tf.characterization import METRICS, Metric, Number, register_metric
 from infomcr_tf.command_line.options import Parser
 from infomcr_tf.comparison import ComparisonOptions, DataOptions, Minimum, compare
-from infomcr_tf.comparison.plots import draw_comparison
 from infomcr_tf.data import DATASETS, DatasetEntry, ImageDataset
 from infomcr_tf.experiments.experiment import Experiment, Setting
 from infomcr_tf.experiments.figures import draw_figures
@@ -97,15 +96,15 @@ def test_a_run_uses_them_and_a_comparison_shows_them(registered, tmp_path):
     assert [row["beta"] for row in rows] == [0, 2, 2]
     minimum = Minimum.open(tmp_path / "run", DataOptions())
     options = ComparisonOptions(metrics="condition_number,trace", num_trials=3, num_samples=5)
-    table = compare([minimum], options, tmp_path / "out", progress=False)
-    assert "condition number of xi" in table
+    comparison = compare({"run": tmp_path / "run"}, progress=False, **options.arguments())
+    assert "condition number of xi" in str(comparison)
     report = characterize_again(minimum)
     eigenvalue = report.trials["smallest_eigenvalue"]
     assert report.smallest_eigenvalue == eigenvalue.min()
     assert report.condition_number == pytest.approx(np.mean(report.trials["condition_number"]))
     assert "condition_number" in str(report)
     assert "condition_number" in dir(report)
-    titles = [axis.get_title() for axis in draw_comparison([minimum], [report]).axes]
+    titles = [axis.get_title() for axis in comparison.plot().axes]
     assert "condition number of xi" in titles
 
 

@@ -71,11 +71,12 @@ class ComparisonOptions(Options):
         group=_NETWORK,
         above=0,
     )
-    method: str = option(
-        "auto", "How the per-example gradients are computed.", group=_NETWORK
-    )
+    method: str = option("auto", "How the per-example gradients are computed.", group=_NETWORK)
     max_memory: float = option(
-        2.0, "GiB for the Jacobian's blocks and the recorded activations.", group=_NETWORK, above=0,
+        2.0,
+        "GiB for the Jacobian's blocks and the recorded activations.",
+        group=_NETWORK,
+        above=0,
     )
 
     def arguments(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A trained minimum with the examples to measure it on."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class Minimum:
         return np.asarray(self.normalization.apply(self.images))
 
     @classmethod
-    def open(cls, path: str | Path, data_options: DataOptions) -> "Minimum":
+    def open(cls, path: str | os.PathLike, data_options: DataOptions) -> "Minimum":
         """Opens a complete run folder or a `.keras` file.
 
         Args:
@@ -152,7 +153,7 @@ def classification_error(model: keras.Model, x: Any, y: Any) -> float:
 
 
 def _check_fit(
-    path: str | Path, model: keras.Model, image_shape: tuple[int, ...], num_classes: int
+    path: str | os.PathLike, model: keras.Model, image_shape: tuple[int, ...], num_classes: int
 ) -> None:
     wanted, classes = model.input_shape, model.output_shape
     fits = (
