@@ -20,15 +20,28 @@ def kind_of(config: TrainConfig) -> str:
     return next(kind for kind, (of_config, _) in _KINDS.items() if isinstance(config, of_config))
 
 
-def config_from_dict(kind: str, values: Any) -> ResolvedConfig:
-    """The stored configuration `values` of a run of this kind.
+def config_from_dict(kind: str, values: Any) -> TrainConfig:
+    """The stored configuration `values` of runs of this kind, as they were asked for.
 
     Raises:
         ValueError: if there is no such kind, or the values are unsuitable.
     """
+    return _config_class(kind).from_dict(values)
+
+
+def resolved_from_dict(kind: str, values: Any) -> ResolvedConfig:
+    """The stored configuration `values` of a run of this kind, with nothing left to the recipe.
+
+    Raises:
+        ValueError: if there is no such kind, or the values are unsuitable.
+    """
+    return _config_class(kind).resolved_class.from_dict(values)
+
+
+def _config_class(kind: str) -> type[TrainConfig]:
     if kind not in _KINDS:
         raise ValueError(f"Unknown kind of data {kind!r}; expected one of {', '.join(_KINDS)}.")
-    return _KINDS[kind][0].resolved_class.from_dict(values)
+    return _KINDS[kind][0]
 
 
 def load_data(config: TrainConfig) -> RunData:

@@ -24,7 +24,7 @@ import keras
 from infomcr_tf.model_file import load_model
 from infomcr_tf.storage import is_content, locked, read_json, to_float, write_csv, write_json
 from infomcr_tf.training.config import ResolvedConfig
-from infomcr_tf.training.kinds import config_from_dict, kind_of
+from infomcr_tf.training.kinds import kind_of, resolved_from_dict
 
 _CONFIG_KIND = "infomcr_tf run"
 _RESULT_KIND = "infomcr_tf result"
@@ -125,7 +125,7 @@ class RunFolder:
             )
         about = read_json(path / "config.json", kind=_CONFIG_KIND, version=_VERSION)
         try:
-            config = config_from_dict(about.get("data", "cifar"), about.get("config"))
+            config = resolved_from_dict(about.get("data", "cifar"), about.get("config"))
         except ValueError as error:
             raise ValueError(f"{path / 'config.json'} is damaged: {error}") from None
         return cls(path, config, about)
