@@ -156,10 +156,10 @@ class _Scope(keras.StatelessScope):
     """
 
     def __init__(self, weights: Iterator[tuple[keras.Variable, tf.Tensor]]) -> None:
-        weights = list(weights)
-        super().__init__(weights, collect_losses=True)
+        pairs = list(weights)
+        super().__init__(pairs, collect_losses=True)
         self.assigned: set[int] = set()
-        self._weights = {id(variable): value for variable, value in weights}
+        self._weights = {id(variable): value for variable, value in pairs}
 
     def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
         variable, value = update
