@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 PY = $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dist docs docs-links test test-slow test-wheel lint format clean
+.PHONY: help install demo dist docs docs-links test test-slow test-wheel test-lowest lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,9 +61,17 @@ docs: $(VENV)/.docs ## Build the documentation site, tutorials executed, in docs
 docs-links: $(VENV)/.docs ## Follow the site's links to other sites (needs a network)
 	$(BIN)/sphinx-build --quiet -b linkcheck docs docs/_build/linkcheck
 
-lint: $(VENV)/.installed ## Check style and formatting
+LOWEST_VENV ?= build/lowest-env
+
+test-lowest: $(VENV)/.installed ## Run the default test suite with the oldest versions that setup.py allows
+	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) $(LOWEST_VENV)
+	$(BIN)/uv pip install --quiet --python $(LOWEST_VENV)/bin/python --resolution lowest-direct '.[test]'
+	$(LOWEST_VENV)/bin/python -m pytest -q -m "not slow" -n 2 --dist loadfile
+
+lint: $(VENV)/.installed ## Check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/.installed ## Format the code
 	$(BIN)/ruff check --fix .

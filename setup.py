@@ -60,7 +60,7 @@ setup(
         "examples": EXAMPLES,
         "docs": DOCS,
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.6", "build>=1.2", "twine>=6.0"],
+        "dev": [*TEST, "ruff>=0.6", "mypy>=1.14", "uv>=0.5", "build>=1.2", "twine>=6.0"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

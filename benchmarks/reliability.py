@@ -44,7 +44,7 @@ class Trainer:
         self.guards = {}
         for mode in ON_NONFINITE:
             self.guards[mode] = NonFiniteGuard(mode, str, patience=1)
-            self.guards[mode].set_model(self.model)
+            self.guards[mode].watch(self.model)
         deterministic = compile_variant(name, variant)
         deterministic.make_train_function()
         self._deterministic = deterministic.train_function
@@ -123,7 +123,7 @@ def checkpoint_seconds(model):
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place), None, {})
         checkpoint = Checkpoint(folder, [], Alone(), save_every="1", steps_per_epoch=100)
-        checkpoint.set_model(model)
+        checkpoint.watch(model)
         checkpoint.on_epoch_begin(0)
         taken = [seconds(lambda b=b: checkpoint.on_train_batch_end(b)) for b in range(9)]
         return statistics.median(taken), folder.checkpoint_path.stat().st_size

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from infomcr_tf.characterization import (
         CharacterizeCallback,
         MinimumReport,
-        characterize,
         fisher_information_approximation,
         gamma_from_gamma_hat,
         generalization_bound,
     )
+
+    # In the cycle of imports mypy would take the name in the package for the module.
+    from infomcr_tf.characterization.characterize import characterize
     from infomcr_tf.comparison import compare
     from infomcr_tf.regularizer import (
         BetaSchedule,

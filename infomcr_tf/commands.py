@@ -79,4 +79,4 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 def summary_of(name: str) -> str:
     """The first line of a command's documentation."""
-    return inspect.getdoc(COMMANDS[name]).split("\n")[0]
+    return (inspect.getdoc(COMMANDS[name]) or "").split("\n")[0]

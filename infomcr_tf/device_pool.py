@@ -1,8 +1,8 @@
 """Independent pieces of work, spread over devices."""
 
 import queue
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import tensorflow as tf
@@ -48,36 +48,26 @@ def spread(
             yield item, worker(item)
         return
 
-    waiting: queue.SimpleQueue = queue.SimpleQueue()
-    for item in items:
-        waiting.put(item)
-    finished: queue.SimpleQueue = queue.SimpleQueue()
-    stop = threading.Event()
+    idle: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    for device in devices:
+        idle.put(device)
+    workers: dict[str | None, Callable[[Any], Any]] = {}
 
-    def work(device: str | None) -> None:
+    def work(item: Any) -> tuple[Any, Any]:
+        device = idle.get()  # there are as many as threads
         try:
-            worker = make_worker(device)
-            while not stop.is_set():
-                item = waiting.get_nowait()
-                finished.put((item, worker(item), None))
-        except queue.Empty:
-            pass
-        except BaseException as error:
-            finished.put((None, None, error))
+            if device not in workers:
+                workers[device] = make_worker(device)
+            return item, workers[device](item)
+        finally:
+            idle.put(device)
 
-    threads = [threading.Thread(target=work, args=(d,), daemon=True) for d in devices]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in items:
-            item, result, error = finished.get()
-            if error is not None:
-                raise error
-            yield item, result
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(len(devices)) as pool:
+        try:
+            for future in as_completed([pool.submit(work, item) for item in items]):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _resolve(name: str, present: list[str]) -> str:

@@ -104,7 +104,8 @@ class _Replacement:
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         layer, outputs = self._layer, None
         known = isinstance(inputs, tf.Tensor) and inputs.shape.rank is not None
-        if known and getattr(_thread, "depth", 0) and layer.compute_dtype != "float16":
+        inside = getattr(_thread, "depth", 0) > 0
+        if self._kernel is not None and known and inside and layer.compute_dtype != "float16":
             x = tf.cast(inputs, tf.float64 if inputs.dtype == tf.float64 else tf.float32)
             outputs = self._kernel(layer, x, *args, **kwargs)
         if outputs is None:

@@ -25,7 +25,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#44
 MARKERS = "osD^vPX"
 PALE = "#B5B5B5"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10, "axes.titlesize": 10.5, "axes.labelsize": 10, "xtick.labelsize": 9,
     "ytick.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False,
     "axes.titlelocation": "left",
@@ -99,7 +99,7 @@ def scale_axis(axis: Axes, which: str, values: Iterable[float], *, decades: floa
         side.set_major_locator(MaxNLocator(4))
 
 
-def draw_trials(axis: Axes, position: float, values: Sequence[float], color: str) -> None:
+def draw_trials(axis: Axes, position: float, values: Any, color: str) -> None:
     """One row of an axis: a pale dot a trial, the middle half as a line, the mean as a large dot.
 
     Values that are not finite cannot be drawn: the row then says how many there are.

@@ -19,7 +19,7 @@ import numpy as np
 try:
     import fcntl
 except ImportError:  # not a Unix: folders are not locked
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _LOCK = ".lock"
 _NON_FINITE = ("inf", "-inf", "nan")

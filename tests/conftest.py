@@ -51,3 +51,31 @@ def usual_signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def tiny():
+    """An architecture of 90 parameters that another package might register, for one test."""
+    import keras
+
+    from infomcr_tf.models import ARCHITECTURES, Recipe, register_architecture
+    from infomcr_tf.models.layers import Layers, image_input
+
+    @register_architecture(
+        Recipe(
+            batch_size=20,
+            learning_rate=0.1,
+            epochs=4,
+            drops=((0.5, 0.1),),
+            nesterov=True,
+            weight_decay=1e-4,
+        )
+    )
+    def tiny(input_shape=(8, 8, 1), num_classes=10, *, weight_decay=0.0, seed=None):
+        inputs = x = image_input(input_shape, num_classes, min_size=4)
+        layers = Layers(weight_decay, seed)
+        x = layers.relu(layers.conv(x, 4, 3, use_bias=True, name="conv1"), name="conv1_relu")
+        return keras.Model(inputs, layers.classifier(x, num_classes), name="tiny")
+
+    yield "tiny"
+    ARCHITECTURES.unregister("tiny")

@@ -78,7 +78,9 @@ class CharacterizeCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks the data against the model, before the first epoch."""
         try:
-            self._measurement = Measurement(self.model, self._x, self._y, **self._settings)
+            self._measurement: Measurement | None = Measurement(
+                self.model, self._x, self._y, **self._settings
+            )
             self._names = _numbers_of(self._measurement.metrics)
         except PrecisionError as error:
             self._measurement = None

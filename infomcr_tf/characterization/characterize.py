@@ -252,7 +252,7 @@ class Measurement:
             self._fetched = not state.trials
 
     def _run(
-        self, kind: type, results: dict, items: range, state: FinishedTrials, progress: bool
+        self, kind: Any, results: dict, items: range, state: FinishedTrials, progress: bool
     ) -> None:
         """Fills in the results that are missing."""
         todo = [item for item in items if item not in results]
@@ -269,7 +269,7 @@ class Measurement:
                 state.write_if_due()
                 bar.update()
 
-    def _worker(self, kind: type, device: str | None) -> Any:
+    def _worker(self, kind: Any, device: str | None) -> Any:
         if (kind, device) not in self._workers:
             self._workers[kind, device] = kind(
                 self.model,
@@ -293,7 +293,7 @@ class Measurement:
             trials = to_arrays(
                 {name: [result.get(name, math.nan) for result in results] for name in names}
             )
-        robustness = (None, None, None)
+        robustness: tuple[Any, ...] = (None, None, None)
         if settings.input_metrics:
             robustness = pool_blocks([values for _, values in sorted(state.robustness.items())])
         return MinimumReport(

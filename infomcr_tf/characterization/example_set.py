@@ -64,7 +64,7 @@ class ArrayExamples:
         """The examples (x, y) at `indices`."""
         return take(self._x, indices), take(self._y, indices)
 
-    def update(self, digest: "hashlib._Hash") -> None:
+    def update(self, digest: hashlib.blake2b) -> None:
         """Adds all that identifies the examples to a digest."""
         _add(digest, self._x, self._y)
 
@@ -125,6 +125,7 @@ class StreamedExamples:
 
     def take(self, indices: np.ndarray) -> tuple[Any, Any]:
         """The examples (x, y) at `indices`, which have been fetched."""
+        assert self._fetched is not None  # by `fetch`
         fetched, kept = self._fetched
         return take(kept, np.searchsorted(fetched, indices))
 
@@ -142,7 +143,7 @@ class StreamedExamples:
                 waiting = [take(joined, slice(size, None))]
                 count -= min(size, count)
 
-    def update(self, digest: "hashlib._Hash") -> None:
+    def update(self, digest: hashlib.blake2b) -> None:
         """Adds all that identifies the examples to a digest."""
         digest.update(self._digest.digest())
 
@@ -175,7 +176,7 @@ class StreamedExamples:
         return keras.tree.map_structure(array, example)
 
 
-def _add(digest: "hashlib._Hash", x: Any, y: Any) -> None:
+def _add(digest: hashlib.blake2b, x: Any, y: Any) -> None:
     for array in keras.tree.flatten((y, x)):
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)

@@ -1,4 +1,4 @@
-"""The state of an unfinished characterisation, so that it can go on where it stopped."""
+"""The state of an unfinished characterisation, so that it can be resumed."""
 
 import hashlib
 import json
@@ -66,6 +66,7 @@ class FinishedTrials:
         write_json(self._path, content)
 
     def _read(self) -> None:
+        assert self._path is not None
         try:
             content = read_json(self._path, kind=_KIND, version=_VERSION)
         except ValueError as error:
@@ -115,6 +116,8 @@ def fingerprint(
     """Identifies what the numbers of a characterisation depend on."""
     digest = hashlib.blake2b(digest_size=16)
     relevant = {name: value for name, value in settings.to_dict().items() if name != "num_trials"}
+    if relevant["loss"] == "auto":
+        del relevant["loss"]  # as before there was another one
     trainable = [variable.path for variable in model.trainable_variables]
     digest.update(json.dumps([relevant, trainable, _architecture(model)], default=str).encode())
     for array in model.get_weights():

@@ -12,8 +12,8 @@ import numpy as np
 from infomcr_tf.registry import Registry
 
 if TYPE_CHECKING:
-    from infomcr_tf.characterization.metrics import TrialSpectrum
     from infomcr_tf.characterization.report import MinimumReport
+    from infomcr_tf.characterization.trial_spectrum import TrialSpectrum
 
 NEEDS = ("gram", "rows", "inputs", "hessian")
 PLACES = ("callback", "table", "plot", "experiments", "figure")

@@ -79,6 +79,7 @@ def am_gm_bound(trial: TrialSpectrum) -> float:
 
 def frobenius_norm_sampled(trial: TrialSpectrum) -> float:
     """`sampled_frobenius_norm` of the trial."""
+    assert trial.row_blocks is not None and trial.generator is not None  # of a real trial
     return sampled_frobenius_norm(
         trial.row_blocks(), num_parameters=trial.num_parameters, generator=trial.generator
     )
@@ -106,7 +107,10 @@ def sampled_frobenius_norm(
     Returns:
         The estimate, float64.
     """
-    rows = entries = factors = scales = None
+    rows: np.ndarray | None = None
+    entries: Any = None
+    factors: Any = None
+    scales: Any = None
     for columns, block, log_scales in row_blocks:
         if rows is None:
             rows = generator.integers(len(block), size=num_entries)

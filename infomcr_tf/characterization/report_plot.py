@@ -78,6 +78,6 @@ def _draw_spectrum(axis: Axes, report: MinimumReport) -> None:
     scale_axis(axis, "y", values.ravel())
     axis.set_xticks([0, 50, 100], ["smallest", "median", "largest"])
     for label, side in zip(axis.get_xticklabels(), ("left", "center", "right"), strict=True):
-        label.set_ha(side)
+        label.set(horizontalalignment=side)
     axis.set_title(r"eigenvalues of $\xi$")
     axis.set_ylabel("nat²")

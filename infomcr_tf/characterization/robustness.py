@@ -92,6 +92,7 @@ class RobustnessBlocks:
 
     def streamed(self, wanted: set[int]) -> Iterator["Block"]:
         """Yields the wanted blocks, in one pass over the examples."""
+        assert isinstance(self._examples, StreamedExamples)
         blocks = self._examples.blocks(self._indices, BLOCK)
         return (Block(i, *block) for i, block in enumerate(blocks) if i in wanted)
 

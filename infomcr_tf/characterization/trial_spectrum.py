@@ -55,6 +55,7 @@ class TrialSpectrum:
     @cached_property
     def hessian(self) -> LinearOperator:
         """The Hessian of the sample's mean loss [W, W]."""
+        assert self._make_hessian is not None  # of a real trial
         return self._make_hessian()
 
     @cached_property

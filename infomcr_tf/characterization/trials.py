@@ -75,8 +75,9 @@ class Trials:
         numbers = [n for name in settings.trial_metrics for n in METRICS[name].of_trials]
         if "spectral_radius" in settings.trial_metrics:
             numbers += SPECTRUM
+        computed = {n.name: n.compute for n in numbers if n.compute is not None}
         if not len(gram.kept):
-            return result | {number.name: float("nan") for number in numbers}
+            return result | dict.fromkeys(computed, float("nan"))
         spectrum = TrialSpectrum(
             gram,
             row_blocks=functools.partial(self._engine.row_blocks, x, labels),
@@ -85,7 +86,7 @@ class Trials:
             make_hessian=functools.partial(self._hessian_of, x, labels),
             hessian_seed=int(np.random.default_rng([settings.seed, trial, 3]).integers(2**31)),
         )
-        return result | {number.name: number.compute(spectrum) for number in numbers}
+        return result | {name: compute(spectrum) for name, compute in computed.items()}
 
     def _hessian_of(self, x: Any, labels: np.ndarray) -> HessianOperator:
         """The Hessian of the mean loss over the examples; traced for the first ones only."""

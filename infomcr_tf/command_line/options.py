@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import typing
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from infomcr_tf.arguments import did_you_mean
@@ -18,29 +20,43 @@ def option(
     help: str,
     *,
     group: str,
-    type: type,
-    choices: Sequence[str] | None = None,
+    choices: Collection[str] | None = None,
+    listed: Collection[str] | None = None,
     minimum: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    changeable: bool = False,
+    identifies: bool | str = True,
 ) -> Any:
-    """A dataclass field that is a command-line option.
+    """A dataclass field that is a command-line option, of the type of its annotation.
+
+    That is `int`, `float`, `str` or `bool`, or one of these `| None` where the default is None.
 
     Args:
         default: the default; an option whose default is None may be None.
         help: one sentence for `--help`.
         group: heading in `--help`.
-        type: `int`, `float`, `str` or `bool`.
-        choices: the allowed strings.
+        choices: the allowed strings; a registry is asked whenever they are needed.
+        listed: strings that `--help` lists, of which the value may name several.
         minimum: smallest allowed number.
         above: the number must be larger than this.
         below: the number must be smaller than this.
+        changeable: whether a resumed run may have another value.
+        identifies: whether it is part of what a run is (rather than of where it lies and how it is
+            computed); "unless default" for an option that earlier runs did not have.
     """
     metadata = {
-        "help": help, "group": group, "type": type, "choices": choices,
+        "help": help, "group": group, "choices": choices, "listed": listed,
         "minimum": minimum, "above": above, "below": below,
+        "changeable": changeable, "identifies": identifies,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def required(config_class: type, name: str) -> Any:
+    """The option called `name` of `config_class`, but without a default."""
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    return dataclasses.field(metadata=fields[name].metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +72,23 @@ class Options:
             value = getattr(self, field.name)
             if value is None and field.default is None:
                 continue
-            object.__setattr__(self, field.name, _checked(field, value))
+            object.__setattr__(
+                self, field.name, _checked(field, _type_of(type(self), field.name), value)
+            )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The values of the options that make a run what it is."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if _identifies(field, getattr(self, field.name))
+        }
+
+    @classmethod
+    def changeable(cls) -> set[str]:
+        """The options that a resumed run may have other values of."""
+        return {field.name for field in dataclasses.fields(cls) if field.metadata["changeable"]}
 
     @classmethod
     def from_dict(cls: type[Config], values: Any) -> Config:
@@ -102,7 +134,9 @@ class Parser(argparse.ArgumentParser):
         """Prints one line and exits with status 2."""
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
+    def parse_args(  # type: ignore[override]
+        self, args: Any = None, namespace: Any = None
+    ) -> argparse.Namespace:
         """Like argparse's, but names the nearest flag where one is unknown."""
         namespace, unknown = self.parse_known_args(args, namespace)
         if unknown:
@@ -134,22 +168,42 @@ class Parser(argparse.ArgumentParser):
             text = about["help"]
             if about["choices"]:
                 text += f" One of: {', '.join(about['choices'])}."
+            if about["listed"]:
+                text += f" Of: {', '.join(about['listed'])}."
             if field.default is not None:
                 text += f" (default: {field.default})"
             arguments = {"default": field.default, "help": text.replace("%", "%%")}
-            if about["type"] is bool:
+            kind = _type_of(config_class, field.name)
+            if kind is bool:
                 arguments["action"] = argparse.BooleanOptionalAction
             else:
-                arguments["type"] = about["type"]
-                arguments["metavar"] = (
-                    "NAME" if about["choices"] else about["type"].__name__.upper()
-                )
+                arguments["type"] = kind
+                arguments["metavar"] = "NAME" if about["choices"] else kind.__name__.upper()
             groups[about["group"]].add_argument(flag(field.name), **arguments)
 
 
-def _checked(field: dataclasses.Field, value: Any) -> Any:
+def _type_of(config_class: type[Options], name: str) -> type:
+    """`int`, `float`, `str` or `bool`, as the annotation says."""
+    hint = _hints(typing.cast("typing.Any", config_class))[name]
+    kinds = [kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None)]
+    if len(kinds) != 1 or kinds[0] not in (int, float, str, bool):
+        raise TypeError(f"{config_class.__name__}.{name} is annotated {hint}: not one plain type.")
+    return kinds[0]
+
+
+@functools.cache
+def _hints(config_class: Any) -> dict[str, Any]:
+    return typing.get_type_hints(config_class)
+
+
+def _identifies(field: dataclasses.Field, value: Any) -> bool:
+    if field.metadata["identifies"] == "unless default":
+        return value != field.default
+    return field.metadata["identifies"]
+
+
+def _checked(field: dataclasses.Field, kind: type, value: Any) -> Any:
     about = field.metadata
-    kind = about["type"]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     bad = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
@@ -161,7 +215,9 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
             and (about["below"] is None or value < about["below"])
         )
     if bad:
-        raise ValueError(f"`{flag(field.name)}` should be {_expected(about)}. Received: {value!r}")
+        raise ValueError(
+            f"`{flag(field.name)}` should be {_expected(kind, about)}. Received: {value!r}"
+        )
     if about["choices"] and value not in about["choices"]:
         raise ValueError(
             f"`{flag(field.name)}` should be one of {', '.join(about['choices'])}. "
@@ -170,11 +226,11 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     return value
 
 
-def _expected(about: Any) -> str:
+def _expected(kind: type, about: Any) -> str:
     name = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false"}
     limits = [
         f"{word} {about[key]:g}"
         for key, word in (("minimum", ">="), ("above", ">"), ("below", "<"))
         if about[key] is not None
     ]
-    return " ".join([name[about["type"]], " and ".join(limits)]).strip()
+    return " ".join([name[kind], " and ".join(limits)]).strip()

@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM: they end a step, not a file, and the exit status says which it was."""
+"""SIGINT and SIGTERM: the step that is being computed is finished, then the process stops.
+
+Files are whole, and the exit status tells which signal it was.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Main = TypeVar("Main", bound="Callable[..., int]")
 
@@ -16,7 +19,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has asked the process to stop; what can be gone on with is on the disk.
+    """A signal has asked the process to stop; what is needed to resume is on the disk.
 
     Args:
         number: of the signal.
@@ -43,11 +46,11 @@ def interruptible(main: Main) -> Main:
             with _handled(raise_interrupted):
                 return main(argv, **arguments)
         except KeyboardInterrupt as interrupt:
-            print("\ninterrupted; the same command goes on where it stopped", flush=True)
+            print("\ninterrupted; give the same command again to resume", flush=True)
             number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
             return 128 + number
 
-    return interruptible_main
+    return cast("Main", interruptible_main)
 
 
 class PendingSignal:

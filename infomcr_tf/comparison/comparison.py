@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from infomcr_tf.characterization import MinimumReport, characterize
-from infomcr_tf.characterization.metric_table import find_number, shown
+from infomcr_tf.characterization.metric_table import shown
 from infomcr_tf.characterization.report_table import plus_minus
 from infomcr_tf.comparison.minimum import DataOptions, Minimum, classification_error
 from infomcr_tf.comparison.plots import plot_comparison, plot_training
@@ -110,8 +110,7 @@ class Comparison:
         rows = self.to_rows()
         columns = [(m.name, m.title) for m in shown("table") if any(m.name in r for r in rows)]
         if any("log_singular_value_sum" in row for row in rows):
-            title = find_number("log_singular_value_sum").title
-            columns.append(("log_singular_value_sum", title))
+            columns.append(("log_singular_value_sum", "sum ln(sing. values)"))
         heading = ["run", "train loss", "train error %", "test error %", *(t for _, t in columns)]
         lines = [[*heading, "N'", "T"]]
         for row in rows:

@@ -21,70 +21,63 @@ class ComparisonOptions(Options):
     """
 
     num_trials: int = option(
-        100, "T, samples drawn from the training images.", group=_SAMPLES, type=int, minimum=1
+        100, "T, samples drawn from the training images.", group=_SAMPLES, minimum=1
     )
-    num_samples: int = option(100, "N', images in one sample.", group=_SAMPLES, type=int, minimum=1)
+    num_samples: int = option(100, "N', images in one sample.", group=_SAMPLES, minimum=1)
     metrics: str = option(
-        "all", "Metrics to compute, separated by commas.", group=_SAMPLES, type=str
+        "all", "Metrics to compute, separated by commas.", group=_SAMPLES, listed=METRICS
     )
     hessian: bool = option(
         False,
         "Also measure the spectral radius, trace and squared Frobenius norm of the true Hessian of "
         "each sample's mean loss: far slower than all others together.",
         group=_SAMPLES,
-        type=bool,
     )
     num_robustness_examples: int | None = option(
         None,
         "Images for the robustness (default: all training images).",
         group=_SAMPLES,
-        type=int,
         minimum=1,
     )
-    seed: int = option(0, "Of the samples.", group=_SAMPLES, type=int, minimum=0)
+    seed: int = option(0, "Of the samples.", group=_SAMPLES, minimum=0)
     protocol: str | None = option(
         None,
         "Measure as the authors' released code does: batch statistics in chunks of 10, "
         "logits divided by 0.04 times their norm, the first images in stored order.",
         group=_SAMPLES,
-        type=str,
         choices=PROTOCOLS,
     )
     batch_norm: str = option(
         "inference",
         "Statistics of BatchNorm: the moving averages or those of a chunk.",
         group=_NETWORK,
-        type=str,
         choices=("inference", "batch"),
     )
     chunk_size: int | None = option(
         None,
         "Images in a chunk; with --batch-norm batch it changes the numbers.",
         group=_NETWORK,
-        type=int,
         minimum=1,
     )
     normalize_logits: float | None = option(
         None,
         "s: divide the logits by s times their norm (section 7.2.3; the authors: 0.04).",
         group=_NETWORK,
-        type=float,
         above=0,
     )
     equalize_loss: float | None = option(
         None,
         "L: scale each image's logits so that its cross-entropy is L.",
         group=_NETWORK,
-        type=float,
         above=0,
     )
-    method: str = option(
-        "auto", "How the per-example gradients are computed.", group=_NETWORK, type=str
-    )
+    method: str = option("auto", "How the per-example gradients are computed.", group=_NETWORK)
     max_memory: float = option(
-        2.0, "GiB for the Jacobian's blocks and the recorded activations.", group=_NETWORK,
-        type=float, above=0,
-    )  # fmt: skip
+        2.0,
+        "GiB for the Jacobian's blocks and the recorded activations.",
+        group=_NETWORK,
+        above=0,
+    )
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `characterize`."""

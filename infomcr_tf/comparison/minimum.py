@@ -1,6 +1,7 @@
 """A trained minimum with the examples to measure it on."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from infomcr_tf.training import (
     load_model,
     logits_function,
 )
+from infomcr_tf.training.config import TrainConfig
 
 _SAMPLE = "training images to measure on"
 _DATA = "data of a .keras file (a run folder knows its own)"
@@ -37,25 +39,23 @@ class DataOptions(Options):
         "Folder of the data sets that tensorflow-datasets has prepared (also for run folders "
         "whose data has moved).",
         group=_DATA,
-        type=str,
     )
     num_images: int | None = option(
         None,
         "Measure on this many training images, drawn at random (default: all; ImageNet: 10000).",
         group=_SAMPLE,
-        type=int,
         minimum=1,
     )
-    dataset: str | None = option(None, "Data set.", group=_DATA, type=str, choices=DATASETS)
+    dataset: str | None = option(None, "Data set.", group=_DATA, choices=DATASETS)
     train_size: int | None = option(
-        None, "Random training subset (default: all).", group=_DATA, type=int, minimum=1
+        None, "Random training subset (default: all).", group=_DATA, minimum=1
     )
     validation_size: int = option(
-        0, "Images that were held out of training.", group=_DATA, type=int, minimum=0
+        0, "Images that were held out of training.", group=_DATA, minimum=0
     )
-    data_seed: int = option(0, "Seed of the subset.", group=_DATA, type=int, minimum=0)
+    data_seed: int = option(0, "Seed of the subset.", group=_DATA, minimum=0)
     normalization: str = option(
-        "computed", "Normalisation of the images.", group=_DATA, type=str, choices=NORMALIZATIONS
+        "computed", "Normalisation of the images.", group=_DATA, choices=NORMALIZATIONS
     )  # fmt: skip
 
     def train_config(self) -> CifarConfig:
@@ -106,7 +106,7 @@ class Minimum:
         return np.asarray(self.normalization.apply(self.images))
 
     @classmethod
-    def open(cls, path: str | Path, data_options: DataOptions) -> "Minimum":
+    def open(cls, path: str | os.PathLike, data_options: DataOptions) -> "Minimum":
         """Opens a complete run folder or a `.keras` file.
 
         Args:
@@ -120,7 +120,8 @@ class Minimum:
                 or the two do not fit.
         """
         if Path(path).suffix == ".keras":
-            model, config = load_model(path), data_options.train_config()
+            model = load_model(path)
+            config: TrainConfig = data_options.train_config()
             result = history = None
         else:
             folder = RunFolder.load(path)
@@ -152,7 +153,7 @@ def classification_error(model: keras.Model, x: Any, y: Any) -> float:
 
 
 def _check_fit(
-    path: str | Path, model: keras.Model, image_shape: tuple[int, ...], num_classes: int
+    path: str | os.PathLike, model: keras.Model, image_shape: tuple[int, ...], num_classes: int
 ) -> None:
     wanted, classes = model.input_shape, model.output_shape
     fits = (

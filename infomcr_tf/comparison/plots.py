@@ -52,10 +52,10 @@ def plot_comparison(minima: Sequence[Compared]) -> Picture:
     with_errors = any(error is not None for error in errors)
     names = short_names([m.name for m in minima])
     columns = len(metrics) + with_errors
-    picture, axes = grid(
+    picture, cells = grid(
         1, columns, width=max(2.4, 5 / columns), height=0.75 + 0.3 * len(minima), sharey=True
     )
-    axes = list(axes[0])
+    axes = list(cells[0])
     if with_errors:
         axis = axes.pop(0)
         axis.set_title("test error")
@@ -106,16 +106,16 @@ def plot_training(minima: Sequence[Compared]) -> Picture | None:
     Args:
         minima: those without a history are left out.
     """
-    runs = [(i, m) for i, m in enumerate(minima) if m.history]
-    panels = [panel for panel in _TRAINING_PANELS if any(panel[0] in m.history[0] for _, m in runs)]
+    runs = [(i, m.history) for i, m in enumerate(minima) if m.history]
+    panels = [panel for panel in _TRAINING_PANELS if any(panel[0] in h[0] for _, h in runs)]
     if not panels:
         return None
     names = short_names([m.name for m in minima])
     picture, axes = grid(1, len(panels), width=2.6, height=2.5)
     for axis, (name, title, unit) in zip(axes[0], panels, strict=True):
         drawn = []
-        for i, run in runs:
-            rows = [row for row in run.history if name in row and _is_shown(name, row)]
+        for i, history in runs:
+            rows = [row for row in history if name in row and _is_shown(name, row)]
             values = [100 * (1 - row[name]) if name == "accuracy" else row[name] for row in rows]
             drawn += values
             axis.plot(

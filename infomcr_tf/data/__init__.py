@@ -1,7 +1,7 @@
 """Data sets, splits, normalisation and augmentation: from a name to `tf.data` batches."""
 
 from infomcr_tf.data.augmentation import AUGMENTATIONS, augment, image_seed
-from infomcr_tf.data.datasets import DATASETS, load_dataset
+from infomcr_tf.data.datasets import DATASETS, DatasetEntry, load_dataset
 from infomcr_tf.data.image_dataset import ImageDataset, check_labelled_images
 from infomcr_tf.data.normalization import (
     NORMALIZATIONS,
@@ -19,6 +19,7 @@ __all__ = [
     "DATASETS",
     "NORMALIZATIONS",
     "WHOLE",
+    "DatasetEntry",
     "Examples",
     "ImageDataset",
     "Normalization",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,37 @@ import numpy as np
 
 from infomcr_tf.arguments import check_choice
 from infomcr_tf.data.image_dataset import ImageDataset
+from infomcr_tf.registry import Registry
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-DATASETS = ("cifar10", "cifar100", "digits")
 
 _CONNECT_SECONDS = 10.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetEntry:
+    """A data set that `--dataset` can name, and what is known about it before it is loaded.
+
+    Attributes:
+        load: from a folder (or None) and whether downloading is allowed to the data set; raises
+            ValueError where it cannot be had.
+        num_images: of its training set.
+        image_shape: [H, W, C].
+        num_classes: K.
+        augmentation: what its images are trained with where none is asked for; None leaves that to
+            the architecture's recipe.
+    """
+
+    load: Callable[[str | os.PathLike | None, bool], ImageDataset]
+    num_images: int
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    augmentation: str | None = None
+
+
+DATASETS: Registry[DatasetEntry] = Registry("data set")
 
 
 def load_dataset(
@@ -53,7 +79,7 @@ def load_dataset(
             f"`data_dir` should be an existing folder. Received: {data_dir!r}. "
             "Create it first, or correct the path."
         )
-    return _digits() if name == "digits" else _from_tfds(name, data_dir, download)
+    return DATASETS[name].load(data_dir, download)
 
 
 def _is_folder(path: object) -> bool:
@@ -63,7 +89,7 @@ def _is_folder(path: object) -> bool:
         return False
 
 
-def _digits() -> ImageDataset:
+def _digits(_data_dir: str | os.PathLike | None, _download: bool) -> ImageDataset:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -89,7 +115,7 @@ def _from_tfds(name: str, data_dir: str | os.PathLike | None, download: bool) ->
     try:
         if not prepared:
             _download(builder, download)
-        arrays = [
+        x_train, y_train, x_test, y_test = [
             array
             for split in ("train", "test")
             for array in tfds.as_numpy(
@@ -106,7 +132,8 @@ def _from_tfds(name: str, data_dir: str | os.PathLike | None, download: bool) ->
             f"folder where tensorflow-datasets has prepared it (DIR/{name}/<version>/), or "
             "`--dataset digits`, which needs no download."
         ) from error
-    return ImageDataset(name, *arrays, builder.info.features["label"].num_classes)
+    num_classes = builder.info.features["label"].num_classes
+    return ImageDataset(name, x_train, y_train, x_test, y_test, num_classes)
 
 
 def _download(builder: tfds.core.DatasetBuilder, download: bool) -> None:
@@ -153,3 +180,25 @@ def errors_only() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+for _name, _classes in (("cifar10", 10), ("cifar100", 100)):
+    DATASETS.register(
+        _name,
+        DatasetEntry(
+            load=functools.partial(_from_tfds, _name),
+            num_images=50_000,
+            image_shape=(32, 32, 3),
+            num_classes=_classes,
+        ),
+    )
+DATASETS.register(
+    "digits",
+    DatasetEntry(
+        load=_digits,
+        num_images=1_437,
+        image_shape=(8, 8, 1),
+        num_classes=10,
+        augmentation="no-aug",  # a mirrored digit would be another one
+    ),
+)

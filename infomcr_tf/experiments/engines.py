@@ -42,7 +42,7 @@ class LocalEngine(Engine):
         for item in items:
             try:
                 function(item)
-            except Exception as error:  # whatever it is, the others go on
+            except Exception as error:  # whatever it is, the others continue
                 yield item, error
             else:
                 yield item, None
@@ -51,7 +51,7 @@ class LocalEngine(Engine):
 class RayEngine(Engine):
     """Spread over a Ray cluster, or over this machine where none is running.
 
-    A run whose worker dies is started again, and goes on from its last checkpoint: run folders must
+    A run whose worker dies is started again, and resumes from its last checkpoint: run folders must
     be on storage that all machines share.
 
     Args:

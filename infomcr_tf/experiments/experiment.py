@@ -7,14 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from infomcr_tf.training import RunFolder
 from infomcr_tf.training.config import TrainConfig
-
-# Options that say where a run lies, and how and on what it is computed, not what it is.
-_PLACES = (
-    "seed", "run_dir", "data_dir", "manual_dir", "image_folder", "cache_dir", "gpus",
-    "virtual_devices", "save_every", "on_nonfinite", "deterministic",
-)  # fmt: skip
+from infomcr_tf.training.run_folder import is_complete
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +35,7 @@ class Setting:
     @property
     def factors(self) -> dict[str, Any]:
         """The options that make it what it is; two runs with equal ones differ in the seed."""
-        return identity(self.config)
+        return self.config.identity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +53,7 @@ class Run:
     @property
     def path(self) -> Path:
         """The run folder."""
-        return Path(self.config.run_dir)
+        return Path(self.config.run_dir or self.config.default_run_dir)
 
     @property
     def name(self) -> str:
@@ -69,7 +63,7 @@ class Run:
     @property
     def is_complete(self) -> bool:
         """Whether its training has ended."""
-        return RunFolder(self.path, self.config, {}).is_complete
+        return is_complete(self.path)
 
     @property
     def kept(self) -> "dict[float, Run]":
@@ -91,7 +85,7 @@ class Experiment:
         num_seeds: runs of each setting; the seeds are 0, 1, ...
         views: name -> arguments of `characterize`; empty where minima are not measured.
         level_views: the same for networks kept on the way, at the levels of `keep_at`.
-        yardsticks: whether the usual yardsticks are computed too.
+        generalization_measures: whether the usual generalization measures are computed too.
         notes: sentences that belong under the results.
     """
 
@@ -102,7 +96,7 @@ class Experiment:
     num_seeds: int
     views: Mapping[str, Mapping[str, Any]]
     level_views: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    yardsticks: bool = False
+    generalization_measures: bool = False
     notes: tuple[str, ...] = ()
 
     def runs(self, out: str | Path) -> list[Run]:
@@ -138,14 +132,8 @@ def _ends_first(count: int) -> list[int]:
     return found[:count]
 
 
-def identity(config: TrainConfig) -> dict[str, Any]:
-    """The options that make a run what it is, without its seed and where it lies."""
-    values = dataclasses.asdict(config)
-    return {name: value for name, value in values.items() if name not in _PLACES}
-
-
 def _with_seed(config: TrainConfig, seed: int, root: Path) -> TrainConfig:
-    text = json.dumps(identity(config), sort_keys=True).encode()
+    text = json.dumps(config.identity, sort_keys=True).encode()
     digest = hashlib.blake2b(text, digest_size=4).hexdigest()
     name = f"{config.default_name}-{config.model}-{config.regularize}-{digest}-seed{seed}"
     return dataclasses.replace(config, seed=seed, run_dir=str(root / name))

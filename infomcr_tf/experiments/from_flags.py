@@ -1,5 +1,6 @@
 """The command line of the experiments: flags -> one experiment."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,7 +98,7 @@ def _parser(prog: str, description: str) -> Parser:
     return parser
 
 
-def _choices(flags: object) -> Choices:
+def _choices(flags: argparse.Namespace) -> Choices:
     places = {name: getattr(flags, name) for name in ("data_dir", "gpus")}
     imagenet = {name: getattr(flags, name) for name in ("manual_dir", "image_folder", "cache_dir")}
     # A folder of images is all of ImageNet's data; `--data-dir` is then CIFAR's.

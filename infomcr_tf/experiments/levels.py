@@ -17,7 +17,9 @@ _TARGET = "test_error"
 
 def at_level(experiment: Experiment) -> Experiment:
     """The experiment as it is measured at kept networks."""
-    return dataclasses.replace(experiment, views=experiment.level_views, yardsticks=False)
+    return dataclasses.replace(
+        experiment, views=experiment.level_views, generalization_measures=False
+    )
 
 
 def save_levels(results: Results, runs: Sequence[Run], place: Path) -> None:

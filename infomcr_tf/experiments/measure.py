@@ -1,10 +1,11 @@
 """What is measured at the minimum of one run, kept so that it is measured once."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,23 @@ from infomcr_tf.characterization import MinimumReport, characterize
 from infomcr_tf.characterization.metric_table import shown
 from infomcr_tf.comparison.minimum import DataOptions, Minimum
 from infomcr_tf.experiments.experiment import Experiment, Run
-from infomcr_tf.experiments.yardsticks import compute_yardsticks
+from infomcr_tf.experiments.generalization_measures import (
+    GENERALIZATION_MEASURES,
+    TrainedNetwork,
+    compute_measures,
+)
 from infomcr_tf.storage import read_json, write_json
 from infomcr_tf.training import RunFolder
 
-_YARDSTICKS_KIND = "infomcr_tf yardsticks"
-_YARDSTICK_IMAGES = 256
+_MEASURES_KIND = "infomcr_tf yardsticks"
+_MEASURED_IMAGES = 256
 
 
 def measure(run: Run, experiment: Experiment, *, progress: bool = False) -> dict[str, Any]:
-    """One row of the results: errors, metrics and yardsticks of a complete run.
+    """One row of the results: errors, metrics and generalization measures of a complete run.
 
     Measurements lie in `measurements/` beside the run folders, one file for each set of
-    arguments; an interrupted one goes on from its finished trials.
+    arguments; an interrupted one is resumed from its finished trials.
 
     Args:
         run: complete.
@@ -46,32 +51,23 @@ def measure(run: Run, experiment: Experiment, *, progress: bool = False) -> dict
         "seed": run.config.seed,
     }
     row |= _training(folder)
-    lazy = _LazyMinimum(run)
+
+    @functools.cache
+    def minimum() -> Minimum:
+        """The run's model and data, opened when a measurement is really missing."""
+        return Minimum.open(run.path, DataOptions(data_dir=run.config.data_dir))
+
     place = run.path.parent.parent / "measurements" / run.name
     if experiment.views:
         place.mkdir(parents=True, exist_ok=True)
         reports = {
-            name: _report(lazy, place, arguments, progress)
+            name: _report(minimum, place, arguments, progress)
             for name, arguments in experiment.views.items()
         }
         row |= _columns(reports)
-    if experiment.yardsticks:
-        row |= _yardsticks(lazy, folder, place)
+    if experiment.generalization_measures:
+        row |= _generalization_measures(minimum, folder, place)
     return row
-
-
-class _LazyMinimum:
-    """Opens a run's model and data when a measurement is really missing."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._minimum: Minimum | None = None
-
-    def __call__(self) -> Minimum:
-        if self._minimum is None:
-            options = DataOptions(data_dir=self._run.config.data_dir)
-            self._minimum = Minimum.open(self._run.path, options)
-        return self._minimum
 
 
 def _errors(result: Mapping[str, Any]) -> dict[str, float]:
@@ -100,7 +96,7 @@ def _training(folder: RunFolder) -> dict[str, Any]:
 
 
 def _report(
-    minimum: _LazyMinimum, place: Path, arguments: Mapping[str, Any], progress: bool
+    minimum: Callable[[], Minimum], place: Path, arguments: Mapping[str, Any], progress: bool
 ) -> MinimumReport:
     text = json.dumps(dict(arguments), sort_keys=True).encode()
     name = hashlib.blake2b(text, digest_size=4).hexdigest()
@@ -156,12 +152,18 @@ def per_sample_gamma_hat(report: MinimumReport) -> float:
     return float(np.mean(report.trials["gamma_hat"] * report.num_samples / kept))
 
 
-def _yardsticks(minimum: _LazyMinimum, folder: RunFolder, place: Path) -> dict[str, float]:
+def _generalization_measures(
+    minimum: Callable[[], Minimum], folder: RunFolder, place: Path
+) -> dict[str, float]:
     place.mkdir(parents=True, exist_ok=True)
     path = place / "yardsticks.json"
+    values: dict[str, float] = {}
     if path.exists():
-        content = read_json(path, kind=_YARDSTICKS_KIND, version=1)
-        return {name: float(value) for name, value in content["values"].items()}
+        content = read_json(path, kind=_MEASURES_KIND, version=1)
+        values = {name: float(value) for name, value in content["values"].items()}
+    missing = [name for name in GENERALIZATION_MEASURES if name not in values]
+    if not missing:
+        return values
     own = minimum()
     config = folder.config
     start = models.ARCHITECTURES[config.model](
@@ -171,8 +173,9 @@ def _yardsticks(minimum: _LazyMinimum, folder: RunFolder, place: Path) -> dict[s
         seed=config.seed,
     )
     initial = [np.asarray(variable) for variable in start.trainable_variables]
-    chosen = np.random.default_rng(0).permutation(len(own.y))[:_YARDSTICK_IMAGES]
+    chosen = np.random.default_rng(0).permutation(len(own.y))[:_MEASURED_IMAGES]
     part = dataclasses.replace(own, images=own.images[chosen], y=own.y[chosen])
-    values = compute_yardsticks(own.model, initial, part.x, part.y)
-    write_json(path, {"kind": _YARDSTICKS_KIND, "version": 1, "values": values})
+    network = TrainedNetwork(model=own.model, initial_weights=initial, x=part.x, y=part.y)
+    values |= compute_measures(network, missing)
+    write_json(path, {"kind": _MEASURES_KIND, "version": 1, "values": values})
     return values

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from infomcr_tf.characterization.metric_table import shown
-from infomcr_tf.experiments.experiment import Experiment
+from infomcr_tf.experiments.experiment import Experiment, Setting
+from infomcr_tf.experiments.generalization_measures import GENERALIZATION_MEASURES
 from infomcr_tf.experiments.ranking import RankCorrelation, rank_correlation
-from infomcr_tf.experiments.yardsticks import YARDSTICKS
 
 # Columns of the tables, name in a row and heading, before those of the metrics.
 _TRAINING_COLUMNS = (
@@ -53,7 +53,7 @@ def ranked() -> list[tuple[str, str]]:
         if metric.name == "gamma_hat":
             found += [_EQUALIZED, _AUTHORS]
     found.append(("train_loss", "train loss"))
-    return [*found, *((name, name.replace("_", " ")) for name in YARDSTICKS)]
+    return [*found, *((name, name.replace("_", " ")) for name in GENERALIZATION_MEASURES)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,10 @@ class Results:
 
 def together(parts: Sequence[Results]) -> Results:
     """Several experiments as one, whose groups they are."""
-    settings, rows, failures, options = [], [], {}, {}
+    settings: list[Setting] = []
+    rows: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+    options: dict[str, Any] = {}
     for part in parts:
         name = part.experiment.name
         options |= {f"{name} {title}": own for title, own in part.options.items()}

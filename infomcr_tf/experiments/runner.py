@@ -13,7 +13,7 @@ import keras
 from infomcr_tf.experiments.catalogue import SELECTIONS, make_part, part_names
 from infomcr_tf.experiments.choices import Choices
 from infomcr_tf.experiments.engines import Engine
-from infomcr_tf.experiments.experiment import Experiment, Run, ends_first, identity
+from infomcr_tf.experiments.experiment import Experiment, Run, ends_first
 from infomcr_tf.experiments.levels import at_level, save_levels
 from infomcr_tf.experiments.measure import measure
 from infomcr_tf.experiments.paper_values import STEP_MILLISECONDS
@@ -31,7 +31,7 @@ def print_plan(name: str, choices: Choices, out: Path) -> None:
         OSError: if `out` cannot be written to.
     """
     times = StepTimes(out / "step_times.json")
-    remaining = {}
+    remaining: dict[Path, float] = {}
     for experiment in _parts(name, choices, out):
         runs = experiment.runs(out)
         estimates = [times.estimate(run) for run in runs]
@@ -44,7 +44,7 @@ def print_plan(name: str, choices: Choices, out: Path) -> None:
 
 
 def run_experiment(name: str, choices: Choices, out: Path, engine: Engine) -> int:
-    """Runs an experiment, or goes on with it, and writes its results to `out/PART/`.
+    """Runs an experiment, or resumes it, and writes its results to `out/PART/`.
 
     Complete runs and measurements are not repeated. A run that fails is reported in the results
     and does not stop the others; the same call tries it again.
@@ -57,14 +57,14 @@ def run_experiment(name: str, choices: Choices, out: Path, engine: Engine) -> in
         OSError: if `out` cannot be written to.
     """
     results = [_run_part(part, out, engine) for part in _parts(name, choices, out)]
-    scenarios = [each for each in results if each.experiment.yardsticks]
+    scenarios = [each for each in results if each.experiment.generalization_measures]
     if len(scenarios) > 1:
         _publish(together(scenarios), out)
     return sum(len(each.failures) for each in results)
 
 
 def work(experiment: Experiment, run: Run) -> None:
-    """Trains one run, or goes on with it, and measures it; both are kept on disk."""
+    """Trains one run, or resumes it, and measures it; both are kept on disk."""
     keras.backend.clear_session()
     progress = sys.stdout.isatty()
     if not run.is_complete:
@@ -102,7 +102,7 @@ def _parts(name: str, choices: Choices, out: Path) -> Iterator[Experiment]:
     """The parts in turn; later ones know the betas that earlier ones have selected."""
     for part in part_names(name, choices):
         if choices.selects_beta:
-            selected = {}
+            selected: dict[tuple[str, str], float] = {}
             for grid in SELECTIONS:
                 selected |= selected_betas(make_part(grid, choices), out / grid)
             choices = dataclasses.replace(choices, selected=selected)
@@ -143,7 +143,7 @@ def _options(rows: Sequence[dict[str, Any]], out: Path) -> dict[str, dict[str, A
     options: dict[str, dict[str, Any]] = {}
     for row in rows:
         config = RunFolder.load(out / "runs" / row["run"]).config
-        options.setdefault(f"{row['group']} {row['label']}".strip(), identity(config))
+        options.setdefault(f"{row['group']} {row['label']}".strip(), config.identity)
     return options
 
 

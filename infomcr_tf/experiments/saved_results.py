@@ -42,7 +42,7 @@ def save_results(results: Results, place: Path) -> None:
         "title": experiment.title,
         "variable": experiment.variable,
         "num_seeds": experiment.num_seeds,
-        "yardsticks": experiment.yardsticks,
+        "yardsticks": experiment.generalization_measures,
         "settings": [
             {
                 "group": setting.group,
@@ -103,7 +103,7 @@ def load_results(place: Path) -> Results:
             settings=settings,
             num_seeds=content["num_seeds"],
             views=content["views"],
-            yardsticks=content["yardsticks"],
+            generalization_measures=content["yardsticks"],
         )
         rows = [_numbers(row) for row in content["runs"]]
         found = Results.collect(experiment, rows, content["failures"], options=content["options"])

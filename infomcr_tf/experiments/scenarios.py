@@ -32,7 +32,7 @@ def _scenario(
         num_seeds=choices.seeds,
         views=measured_views(preset),
         level_views=level_views(preset),
-        yardsticks=True,
+        generalization_measures=True,
         notes=tuple(notes),
     )
 

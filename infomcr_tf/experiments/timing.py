@@ -1,6 +1,5 @@
 """How long runs will take, from steps measured on this machine."""
 
-import itertools
 import statistics
 import time
 from collections.abc import Sequence
@@ -11,22 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf import models
+from infomcr_tf.data import DATASETS
 from infomcr_tf.experiments.experiment import Run
-from infomcr_tf.regularizer import FisherRegularizedModel
+from infomcr_tf.regularizer import SCHEDULES, FisherRegularizedModel
 from infomcr_tf.storage import read_json, write_json
-from infomcr_tf.training import CifarConfig
-from infomcr_tf.training.config import TrainConfig
+from infomcr_tf.training import CifarConfig, ImageNetConfig
+from infomcr_tf.training.config import ResolvedConfig, TrainConfig
 from infomcr_tf.training.learning_rate import drop_epochs
 
 _KIND = "infomcr_tf step times"
 _STEPS = 5
 _ENOUGH_SECONDS = 10.0
-# Training images, image shape and classes, without reading the data.
-_SHAPES = {
-    "cifar10": (50_000, (32, 32, 3), 10),
-    "cifar100": (50_000, (32, 32, 3), 100),
-    "digits": (1_437, (8, 8, 1), 10),
-}
 _IMAGENET_IMAGES, _IMAGENET_CLASSES = 1_281_167, 1000
 
 
@@ -60,10 +54,10 @@ class StepTimes:
 
     def ratio(self, config: TrainConfig) -> float:
         """Time of a step with the penalty over that of one without."""
-        config = config.resolve(_data(config)[0])
-        return self._step(config, regularized=True) / self._step(config, regularized=False)
+        resolved = config.resolve(_data(config)[0])
+        return self._step(resolved, regularized=True) / self._step(resolved, regularized=False)
 
-    def _step(self, config: TrainConfig, *, regularized: bool) -> float:
+    def _step(self, config: ResolvedConfig, *, regularized: bool) -> float:
         _, shape, classes = _data(config)
         key = f"{config.model} {shape} {classes} batch {config.batch_size}"
         if regularized:
@@ -115,30 +109,31 @@ def _duration(seconds: float) -> str:
 def _data(config: TrainConfig) -> tuple[int, tuple[int, int, int], int]:
     """Images in an epoch, their shape, and classes."""
     if isinstance(config, CifarConfig):
-        total, shape, classes = _SHAPES[config.dataset]
-        images = config.train_size or total - config.validation_size - config.confusion_size
-        return images + config.confusion_size, shape, classes
+        data = DATASETS[config.dataset]
+        rest = data.num_images - config.validation_size - config.confusion_size
+        images = config.train_size or rest
+        return images + config.confusion_size, data.image_shape, data.num_classes
+    assert isinstance(config, ImageNetConfig)
     images = config.train_size or _IMAGENET_IMAGES - config.validation_size
     return images, (config.crop_size, config.crop_size, 3), _IMAGENET_CLASSES
 
 
-def _regularized_epochs(config: TrainConfig) -> int:
+def _regularized_epochs(config: ResolvedConfig) -> int:
     """Epochs with the penalty, as far as they are known before the run."""
-    if config.regularize == "never":
-        return 0
-    stages = "011" if config.regularize == "after-first-drop" else config.regularize
-    if config.schedule != "recipe" or not stages.isdigit():
+    curve = SCHEDULES[config.regularize]
+    stages_known = config.schedule == "recipe" or not curve.by_stage or config.regularize == "never"
+    if not stages_known:
         return config.epochs
-    bounds = [0, *(first for first, _ in drop_epochs(config.recipe, config.epochs)), config.epochs]
+    drops = [first for first, _ in drop_epochs(config.recipe, config.epochs)]
+    last = max(1, config.epochs - 1)
     return sum(
-        max(0, end - start)
-        for i, (start, end) in enumerate(itertools.pairwise(bounds))
-        if stages[min(i, len(stages) - 1)] == "1"
+        curve.factor(sum(first <= epoch for first in drops), epoch / last) > 0
+        for epoch in range(config.epochs)
     )
 
 
 def _measure(
-    config: TrainConfig, shape: tuple[int, int, int], classes: int, regularized: bool
+    config: ResolvedConfig, shape: tuple[int, int, int], classes: int, regularized: bool
 ) -> float:
     """Median seconds of some steps on random images; fewer where a step takes long."""
     generator = np.random.default_rng(0)

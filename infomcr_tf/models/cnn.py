@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import keras
 
+from infomcr_tf.models.architecture import Recipe, register_architecture
 from infomcr_tf.models.layers import Layers, image_input
 
 
+# Appendix E. Its "l2 regularization of a coefficient 0.0001" is c ||w||^2 in the authors'
+# framework: wd = 2 c.
+@register_architecture(
+    Recipe(
+        batch_size=128,
+        learning_rate=0.01,
+        epochs=200,
+        drops=((0.5, 0.1), (0.75, 0.1)),
+        nesterov=True,
+        weight_decay=2e-4,
+    )
+)
 def cnn(
     input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
     num_classes: int = 10,

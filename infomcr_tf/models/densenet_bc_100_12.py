@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import keras
 
+from infomcr_tf.models.architecture import Recipe, register_architecture
 from infomcr_tf.models.layers import Layers, image_input
 
 _GROWTH = 12
 _BOTTLENECK = 4 * _GROWTH
 
 
+# Huang et al. 2017, section 4.2: divided by 10 at 50 % and 75 % of 300 epochs.
+@register_architecture(
+    Recipe(
+        batch_size=64,
+        learning_rate=0.1,
+        epochs=300,
+        drops=((0.5, 0.1), (0.75, 0.1)),
+        nesterov=True,
+        weight_decay=1e-4,
+    )
+)
 def densenet_bc_100_12(
     input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
     num_classes: int = 10,

@@ -138,7 +138,7 @@ def image_input(
     if (
         len(shape) != 3
         or not all(side is None or _is_size(side) for side in sides)
-        or not all(_is_size(size) and size >= 1 for size in channels)
+        or not all(size is not None and _is_size(size) and size >= 1 for size in channels)
     ):
         raise ValueError(
             "`input_shape` should be (height, width, channels), without the batch. "

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import keras
 
+from infomcr_tf.models.architecture import Recipe, register_architecture
 from infomcr_tf.models.layers import Layers, image_input
 
 
+# He et al. 2016, section 4.2: divided by 10 at 32k and 48k of 64k iterations.
+@register_architecture(
+    Recipe(
+        batch_size=128,
+        learning_rate=0.1,
+        steps=64_000,
+        drops=((0.5, 0.1), (0.75, 0.1)),
+        nesterov=False,
+        weight_decay=1e-4,
+    )
+)
 def resnet20(
     input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
     num_classes: int = 10,

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import keras
 
+from infomcr_tf.models.architecture import Recipe, register_architecture
 from infomcr_tf.models.layers import Layers, image_input
 
 
+# Zagoruyko & Komodakis 2016, section 3: dropped by 0.2 at 60, 120 and 160 of 200 epochs.
+@register_architecture(
+    Recipe(
+        batch_size=128,
+        learning_rate=0.1,
+        epochs=200,
+        drops=((0.3, 0.2), (0.6, 0.2), (0.8, 0.2)),
+        nesterov=True,
+        weight_decay=5e-4,
+    )
+)
 def wrn28_2(
     input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
     num_classes: int = 10,

@@ -1,19 +1,60 @@
 """When the penalty acts, and how strongly: schedules for beta."""
 
+import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from infomcr_tf.arguments import check_choice, check_number
+from infomcr_tf.registry import Registry
 from infomcr_tf.regularizer.replicas import read
 
-STAGES = ("001", "010", "011", "100", "101", "110", "111")
-RAMPS = ("linear", "cosine")
-SCHEDULES = ("never", "always", "after-first-drop", *STAGES, *RAMPS)
-_PATTERNS = {"never": "000", "always": "111", "after-first-drop": "011"}
 # A learning rate is stored in float32: a smaller relative change than this is no drop.
 _ROUNDING = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class BetaCurve:
+    """What part of `beta` acts at a point of the training.
+
+    Attributes:
+        factor: from the stage (how often the learning rate has fallen, from 0) and the progress (0
+            in the first epoch, 1 in the last) to a factor on `beta`.
+        by_stage: whether it depends on the stage; else on the progress alone.
+    """
+
+    factor: Callable[[int, float], float]
+    by_stage: bool = False
+
+
+SCHEDULES: Registry[BetaCurve] = Registry("schedule of beta")
+
+
+def register_beta_schedule(
+    name: str, factor: Callable[[int, float], float], *, by_stage: bool = False
+) -> BetaCurve:
+    """Makes `factor` a schedule that `BetaSchedule` and `--regularize` know; see `BetaCurve`.
+
+    Example: `register_beta_schedule("second-half", lambda stage, progress: progress >= 0.5)`.
+
+    Raises:
+        ValueError: If the name is taken.
+    """
+    return SCHEDULES.register(name, BetaCurve(factor, by_stage))
+
+
+def _stages(pattern: str) -> Callable[[int, float], float]:
+    """One digit per stage; the last one stays."""
+    return lambda stage, _progress: float(pattern[min(stage, len(pattern) - 1)])
+
+
+_PATTERNS = {"never": "0", "always": "1", "after-first-drop": "011"}
+for _name in (*_PATTERNS, "001", "010", "011", "100", "101", "110", "111"):
+    register_beta_schedule(_name, _stages(_PATTERNS.get(_name, _name)), by_stage=True)
+register_beta_schedule("linear", lambda _stage, progress: progress)
+register_beta_schedule("cosine", lambda _stage, progress: (1 - math.cos(math.pi * progress)) / 2)
 
 
 class BetaSchedule(keras.callbacks.Callback):
@@ -60,6 +101,7 @@ class BetaSchedule(keras.callbacks.Callback):
         self.schedule = schedule
         self.beta = None if beta is None else check_number("beta", beta, minimum=0)
         self._stage = 0
+        self._progress = 0.0
         self._level = 0.0
         self._learning_rate: float | None = None
         if initial_learning_rate is not None:
@@ -74,7 +116,7 @@ class BetaSchedule(keras.callbacks.Callback):
         super().set_model(model)
 
     def get_state(self) -> dict[str, Any]:
-        """Returns what must be kept to go on with an interrupted training, as plain JSON values."""
+        """Returns what must be kept to resume an interrupted training, as plain JSON values."""
         return {"schedule": self.schedule, "stage": self._stage, "level": self._level}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -93,17 +135,15 @@ class BetaSchedule(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Reads the learning rate and sets beta."""
         self._learning_rate = None
-        if self.schedule in RAMPS:
-            last = max(1, (self.params or {}).get("epochs", 1) - 1)
-            self._set(_ramp(self.schedule, min(1.0, epoch / last)))
-        else:
-            self._follow_learning_rate()
+        last = max(1, (self.params or {}).get("epochs", 1) - 1)
+        self._progress = min(1.0, epoch / last)
+        self._follow_learning_rate()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Follows a learning rate that changes within an epoch, and notes it."""
         schedule = getattr(self.model.optimizer, "_learning_rate", None)
         by_step = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
-        if by_step and self.schedule not in RAMPS:
+        if by_step and SCHEDULES[self.schedule].by_stage:
             self._follow_learning_rate()
         if by_step or self._learning_rate is None:
             self._learning_rate = read(self.model.optimizer.learning_rate)
@@ -124,14 +164,7 @@ class BetaSchedule(keras.callbacks.Callback):
             self._level = learning_rate
         elif self._stage == 0:
             self._level = max(self._level, learning_rate)
-        pattern = _PATTERNS.get(self.schedule, self.schedule)
-        self._set(float(pattern[min(self._stage, 2)]))
-
-    def _set(self, factor: float) -> None:
+        factor = float(SCHEDULES[self.schedule].factor(self._stage, self._progress))
         full = self.model.initial_beta if self.beta is None else self.beta
         if read(self.model.beta) != full * factor:
             self.model.beta.assign(full * factor)
-
-
-def _ramp(schedule: str, t: float) -> float:
-    return t if schedule == "linear" else (1 - math.cos(math.pi * t)) / 2

@@ -223,7 +223,7 @@ class FisherRegularizedModel(keras.Model):
         rounds differently where a branch lies between gradients and update, and then `beta = 0`
         would not be plain Keras to the last bit.
         """
-        if self.train_function is not None and not force:
+        if self.train_function is not None and not force:  # type: ignore[has-type]
             return
         self.train_function = self.switch(
             self._make_function(self.plain_step),

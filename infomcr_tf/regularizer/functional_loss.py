@@ -132,10 +132,11 @@ class FunctionalLoss:
 
     def read(self) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Returns the current weights and seeds as tensors."""
-        return tuple(
+        weights, seeds = (
             [tf.convert_to_tensor(v.value) for v in variables]
             for variables in (self.weights, self.seeds)
         )
+        return weights, seeds
 
     def pack(self, outputs: list[tf.Tensor]) -> Any:
         """Returns the predictions that `flat_outputs` has flattened, with their masks."""
@@ -155,10 +156,10 @@ class _Scope(keras.StatelessScope):
     """
 
     def __init__(self, weights: Iterator[tuple[keras.Variable, tf.Tensor]]) -> None:
-        weights = list(weights)
-        super().__init__(weights, collect_losses=True)
+        pairs = list(weights)
+        super().__init__(pairs, collect_losses=True)
         self.assigned: set[int] = set()
-        self._weights = {id(variable): value for variable, value in weights}
+        self._weights = {id(variable): value for variable, value in pairs}
 
     def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
         variable, value = update

@@ -1,9 +1,10 @@
-"""The state of a training run after any of its steps, so that it can go on from there."""
+"""The state of a training run after any of its steps, so that it can be resumed from there."""
 
 import dataclasses
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from infomcr_tf.data.order import Position
 from infomcr_tf.storage import replacing
 from infomcr_tf.training.interval import Interval
 from infomcr_tf.training.run_folder import DamagedRunError, RunFolder
-from infomcr_tf.training.state import all_variables
+from infomcr_tf.training.state import all_variables, variables_without
 from infomcr_tf.training.workers import Workers
 
 # What a file that is not as it was written leads to.
@@ -33,21 +34,21 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         folder: whose `checkpoint_path` and `history_path` (the logs, one row per epoch) are
             replaced as a whole; None in a worker that is not the chief.
-        callbacks: the other callbacks.
+        callbacks: the other callbacks, and what else remembers.
         workers: who trains; the chief alone writes and reads the files. Several workers save at the
             end of epochs only, when their replicas have been averaged.
         save_every: how often to save within an epoch, see `Interval`.
         steps_per_epoch: the length of an epoch.
 
     Attributes:
-        position: the step to go on with.
+        position: the step to resume with.
         rows: the history.
     """
 
     def __init__(
         self,
         folder: RunFolder | None,
-        callbacks: list[keras.callbacks.Callback],
+        callbacks: Sequence[Any],
         workers: Workers,
         *,
         save_every: str,
@@ -89,6 +90,10 @@ class Checkpoint(keras.callbacks.Callback):
                 "over."
             ) from error
         if about["variables"] != _describe(variables):
+            # Earlier versions did not follow the cross-entropy. It is only logged, so that of the
+            # epoch in which the run was interrupted is that of the epoch's remaining steps.
+            variables = variables_without(model, "cross_entropy")
+        if about["variables"] != _describe(variables):
             raise DamagedRunError(
                 f"The checkpoint {self._name} is of another model. Delete it to start the run over."
             )
@@ -98,7 +103,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._write_history()
 
     def _take(self, about: dict[str, Any]) -> None:
-        """Takes what is not a variable."""
+        """Restores the position, the history and the callbacks' states."""
         self.position = Position(**about["position"])
         self.rows, self._states = about["rows"], about["callbacks"]
         fits = 0 <= self.position.step < self._steps_per_epoch
@@ -107,8 +112,9 @@ class Checkpoint(keras.callbacks.Callback):
         self._give_back()
 
     def _read(self) -> bytes | None:
-        there = self._folder is not None and self._folder.checkpoint_path.exists()
-        return self._folder.checkpoint_path.read_bytes() if there else None
+        if self._folder is None or not self._folder.checkpoint_path.exists():
+            return None
+        return self._folder.checkpoint_path.read_bytes()
 
     @property
     def _name(self) -> str:
@@ -160,11 +166,11 @@ class Checkpoint(keras.callbacks.Callback):
         if within and (self._workers.several or self.position.step == self._steps_per_epoch):
             return
         if self._folder is not None and self._saved != self.position:
-            self._write()
+            self._write(self._folder)
         self._saved = self.position
         self._interval.begin()
 
-    def _write(self) -> None:
+    def _write(self, folder: RunFolder) -> None:
         variables = all_variables(self.model)
         about = {
             "position": dataclasses.asdict(self.position),
@@ -175,7 +181,7 @@ class Checkpoint(keras.callbacks.Callback):
         content = io.BytesIO()  # an archive that cannot be closed would complain once more
         values = {f"v{i}": variable.numpy() for i, variable in enumerate(variables)}
         np.savez(content, about=np.array(json.dumps(about)), **values)
-        with replacing(self._folder.checkpoint_path) as temporary:
+        with replacing(folder.checkpoint_path) as temporary:
             temporary.write_bytes(content.getbuffer())
 
     def _write_history(self) -> None:

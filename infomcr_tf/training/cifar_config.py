@@ -2,47 +2,45 @@
 
 import dataclasses
 
-from infomcr_tf.command_line.options import option
+from infomcr_tf.command_line.options import option, required
 from infomcr_tf.data import AUGMENTATIONS, DATASETS, NORMALIZATIONS
-from infomcr_tf.training.config import TrainConfig
+from infomcr_tf.training.config import ResolvedConfig, TrainConfig
 
 _DATA = "data"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CifarConfig(TrainConfig):
-    """What a run of `train_cifar.py` depends on; None stands for the recipe's value.
+    """What a run of `train_cifar.py` is asked for; None stands for the recipe's value.
 
     Raises:
         ValueError: if a value is out of range, or two values exclude each other.
     """
 
-    dataset: str = option("cifar10", "Data set.", group=_DATA, type=str, choices=DATASETS)
+    dataset: str = option("cifar10", "Data set.", group=_DATA, choices=DATASETS)
     data_dir: str | None = option(
         None,
         "Folder of the data sets prepared by tensorflow-datasets.",
         group=_DATA,
-        type=str,
+        changeable=True,
+        identifies=False,
     )
     train_size: int | None = option(
         None,
         "Random subset of the training images (default: all that the validation set leaves).",
         group=_DATA,
-        type=int,
         minimum=1,
     )
     validation_size: int = option(
         0,
         "Training images held out; the paper chooses beta with 5000.",
         group=_DATA,
-        type=int,
         minimum=0,
     )
     confusion_size: int = option(
         0,
         "Further training images with random labels (Scenario I).",
         group=_DATA,
-        type=int,
         minimum=0,
     )
     nested_sets: bool = option(
@@ -50,20 +48,17 @@ class CifarConfig(TrainConfig):
         "Let runs with sets of different sizes share their images; otherwise every size has its "
         "own.",
         group=_DATA,
-        type=bool,
     )
     augmentation: str | None = option(
         None,
         "Augmentation of section 7.1 (default: 4-crop-f; digits: no-aug).",
         group=_DATA,
-        type=str,
         choices=AUGMENTATIONS,
     )
     normalization: str = option(
         "computed",
-        "Channel means and deviations: of the training images, or CIFAR's constants.",
+        "Channel means and stds: of the training images, or CIFAR's constants.",
         group=_DATA,
-        type=str,
         choices=NORMALIZATIONS,
     )
 
@@ -74,5 +69,15 @@ class CifarConfig(TrainConfig):
 
     @property
     def default_augmentation(self) -> str:
-        """The recipe's; a mirrored digit would be another one."""
-        return "no-aug" if self.dataset == "digits" else self.recipe.augmentation
+        """The data set's own, else the recipe's."""
+        return DATASETS[self.dataset].augmentation or self.recipe.augmentation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResolvedCifarConfig(ResolvedConfig, CifarConfig):
+    """A `CifarConfig` with nothing left to the recipe: what the run folder records."""
+
+    augmentation: str = required(CifarConfig, "augmentation")
+
+
+CifarConfig.resolved_class = ResolvedCifarConfig

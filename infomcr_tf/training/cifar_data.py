@@ -10,6 +10,7 @@ from infomcr_tf import data
 from infomcr_tf.data import WHOLE, Examples, Normalization, Shard, Splits
 from infomcr_tf.data.order import START, Position
 from infomcr_tf.training.cifar_config import CifarConfig
+from infomcr_tf.training.config import ResolvedConfig
 from infomcr_tf.training.run_data import RunData, draw_number
 
 
@@ -49,7 +50,7 @@ class CifarData(RunData):
         return cls(splits, normalization, config.seed)
 
     def training_batches(
-        self, config: CifarConfig, *, start: Position = START, shard: Shard = WHOLE
+        self, config: ResolvedConfig, *, start: Position = START, shard: Shard = WHOLE
     ) -> tf.data.Dataset:
         """See `RunData`."""
         return data.training_dataset(

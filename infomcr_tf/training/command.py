@@ -36,13 +36,13 @@ def train_from_flags(
         usage="%(prog)s [FLAGS]",
         description=description,
         epilog="Flags that are left out take the architecture's own recipe. The same command "
-        "given again goes on with an interrupted run.",
+        "given again resumes an interrupted run.",
     )
     parser.add_options(config_class)
     values = vars(parser.parse_args(argv))
     with parser.one_line_errors():
         run = TrainingRun(config_class.from_flags(values))
-    if run.workers.is_chief:
+    if run.folder is not None:
         print(f"run folder: {run.folder.path}", flush=True)
     try:
         result = run.run(verbose=1 if sys.stdout.isatty() else 2)
@@ -53,7 +53,7 @@ def train_from_flags(
     except _LOST_WORKER as error:
         parser.fail(
             f"another worker was lost ({' '.join(str(error).split())[:200]}). Give all workers "
-            "their command again: they go on after the last complete epoch."
+            "their command again: they resume after the last complete epoch."
         )
     if run.workers.is_chief:
         print(summary(result))

@@ -1,25 +1,30 @@
 """The configuration of a training run: everything that is needed to repeat it."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from infomcr_tf.command_line.options import Config, Options, option
-from infomcr_tf.models import ARCHITECTURES
-from infomcr_tf.models.recipes import RECIPES, Recipe
+from infomcr_tf.command_line.options import Options, option, required
+from infomcr_tf.models import ARCHITECTURES, Recipe
 from infomcr_tf.regularizer import DATA_TERMS, SCHEDULES
 from infomcr_tf.regularizer.penalty import ESTIMATORS
 from infomcr_tf.training.interval import Interval
 from infomcr_tf.training.learning_rate import LEARNING_RATE_SCHEDULES, drop_epochs
 from infomcr_tf.training.nonfinite import ON_NONFINITE
+from infomcr_tf.training.stopping import STOPPING_RULES
 
 TRAINING_GROUP = "model and optimisation (default: the architecture's own recipe)"
 _PENALTY = "regulariser (section 6, Algorithm 1)"
 _RUN = "run"
 
+Training = TypeVar("Training", bound="TrainConfig")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(Options):
-    """What every training run depends on besides its data; None stands for the recipe's value.
+    """What every training run is asked for besides its data; None stands for the recipe's value.
 
     The fields' own descriptions are what `--help` prints.
 
@@ -27,48 +32,48 @@ class TrainConfig(Options):
         ValueError: if a value is out of range, or two values exclude each other.
     """
 
-    model: str = option(
-        "resnet20", "Architecture.", group=TRAINING_GROUP, type=str, choices=tuple(ARCHITECTURES)
-    )
+    resolved_class: ClassVar[type[ResolvedConfig]]
+    if TYPE_CHECKING:  # every kind of data has its own
+        data_dir: str | None
+        train_size: int | None
+        validation_size: int
+
+    model: str = option("resnet20", "Architecture.", group=TRAINING_GROUP, choices=ARCHITECTURES)
     epochs: int | None = option(
-        None, "Passes over the training images.", group=TRAINING_GROUP, type=int, minimum=1
+        None, "Passes over the training images.", group=TRAINING_GROUP, minimum=1
     )
     batch_size: int | None = option(
-        None, "Images in a batch, over all devices.", group=TRAINING_GROUP, type=int, minimum=1
+        None, "Images in a batch, over all devices.", group=TRAINING_GROUP, minimum=1
     )
     learning_rate: float | None = option(
-        None, "Initial learning rate of SGD.", group=TRAINING_GROUP, type=float, above=0
+        None, "Initial learning rate of SGD.", group=TRAINING_GROUP, above=0
     )
     schedule: str = option(
         "recipe",
         "How the learning rate falls.",
         group=TRAINING_GROUP,
-        type=str,
         choices=LEARNING_RATE_SCHEDULES,
     )
     patience: int = option(
         10,
         "Epochs without a lower cross-entropy before the plateau schedule divides by 10.",
         group=TRAINING_GROUP,
-        type=int,
         minimum=1,
     )
     weight_decay: float | None = option(
         None,
         "wd of (wd/2)||w||^2 over all trainable weights.",
         group=TRAINING_GROUP,
-        type=float,
         minimum=0,
     )
     momentum: float | None = option(
-        None, "Momentum of SGD.", group=TRAINING_GROUP, type=float, minimum=0, below=1
+        None, "Momentum of SGD.", group=TRAINING_GROUP, minimum=0, below=1
     )
-    nesterov: bool | None = option(None, "Nesterov momentum.", group=TRAINING_GROUP, type=bool)
+    nesterov: bool | None = option(None, "Nesterov momentum.", group=TRAINING_GROUP)
     label_smoothing: float = option(
         0.0,
         "Label smoothing of the training loss.",
         group=TRAINING_GROUP,
-        type=float,
         minimum=0,
         below=1,
     )
@@ -78,7 +83,6 @@ class TrainConfig(Options):
         "(un-augmented, without the confusion set and weight decay: those a minimum is measured "
         "on) is at most this (default: train for all epochs).",
         group=TRAINING_GROUP,
-        type=float,
         above=0,
     )
     keep_at: str | None = option(
@@ -87,7 +91,15 @@ class TrainConfig(Options):
         "network is kept, in a run folder of its own, RUN_DIR-at-0.01, as if the training had "
         "stopped there.",
         group=TRAINING_GROUP,
-        type=str,
+    )
+
+    stop: str = option(
+        "last-epoch",
+        "Rule that may end the training earlier; zero-error: after the first epoch in which every "
+        "training image was classified correctly.",
+        group=TRAINING_GROUP,
+        choices=STOPPING_RULES,
+        identifies="unless default",
     )
 
     regularize: str = option(
@@ -95,21 +107,17 @@ class TrainConfig(Options):
         "When the penalty is on; 011 etc.: in which of the stages between "
         "drops of the learning rate.",
         group=_PENALTY,
-        type=str,
         choices=SCHEDULES,
     )
-    alpha: float = option(
-        1e-4, "Length factor of the finite difference.", group=_PENALTY, type=float, above=0
-    )
-    beta: float = option(10.0, "Weight of the penalty.", group=_PENALTY, type=float, minimum=0)
+    alpha: float = option(1e-4, "Length factor of the finite difference.", group=_PENALTY, above=0)
+    beta: float = option(10.0, "Weight of the penalty.", group=_PENALTY, minimum=0)
     num_sub_batches: int = option(
-        8, "M, sub-batches of a batch, over all devices.", group=_PENALTY, type=int, minimum=1
+        8, "M, sub-batches of a batch, over all devices.", group=_PENALTY, minimum=1
     )
     data_term: str = option(
         "auto",
         "Whether L(B, w) is one pass over the batch or the mean over the sub-batches.",
         group=_PENALTY,
-        type=str,
         choices=DATA_TERMS,
     )
 
@@ -118,68 +126,75 @@ class TrainConfig(Options):
         "How the penalty's gradient is computed: Algorithm 1, or double differentiation (another "
         "regulariser on ReLU networks).",
         group=_PENALTY,
-        type=str,
         choices=ESTIMATORS,
     )
     allow_tf32: bool = option(
         False,
         "Keep TensorFloat-32 on while the penalty acts; its 10 bits drown the finite difference.",
         group=_PENALTY,
-        type=bool,
     )
 
     seed: int = option(
-        0, "Of initialisation, subset, order and augmentation.", group=_RUN, type=int, minimum=0
+        0,
+        "Of initialisation, subset, order and augmentation.",
+        group=_RUN,
+        minimum=0,
+        identifies=False,
     )
     run_dir: str | None = option(
         None,
         "Folder of the run (default: runs/DATASET-MODEL-REGULARIZE-seedSEED). Where it holds "
-        "an unfinished run of the same options, that goes on.",
+        "an unfinished run of the same options, that is resumed.",
         group=_RUN,
-        type=str,
+        changeable=True,
+        identifies=False,
     )
     save_every: str = option(
         "300s",
         "Save the state of the run, besides at the end of each epoch, after so many steps (200) or "
         "seconds (300s) of training. Several workers save at the end of epochs only.",
         group=_RUN,
-        type=str,
+        changeable=True,
+        identifies=False,
     )
     on_nonfinite: str = option(
         "stop",
         "What to do when the loss, the gradient or the penalty is NaN or infinite: stop, or skip "
         "the step as if its batch had not been there.",
         group=_RUN,
-        type=str,
         choices=ON_NONFINITE,
+        changeable=True,
+        identifies=False,
     )
     deterministic: bool = option(
         False,
         "Use only operations that give the same bits every time, on GPUs too; slower.",
         group=_RUN,
-        type=bool,
+        identifies=False,
     )
     gpus: int | None = option(
         None,
         "GPUs to train on, 0 for the CPU (default: one if there is one). Under TF_CONFIG of every "
         "worker (default: all).",
         group=_RUN,
-        type=int,
         minimum=0,
+        identifies=False,
     )
     virtual_devices: int | None = option(
-        None, "Train on this many logical CPU devices, to try out several replicas.", group=_RUN,
-        type=int, minimum=1,
-    )  # fmt: skip
+        None,
+        "Train on this many logical CPU devices, to try out several replicas.",
+        group=_RUN,
+        minimum=1,
+        identifies=False,
+    )
     mixed_precision: bool = option(
         False,
         "Compute in bfloat16, with float32 weights: without the penalty, or with --estimator "
         "hessian_vector.",
         group=_RUN,
-        type=bool,
     )
     jit_compile: bool = option(
-        False, "Compile the training step with XLA; on one device.", group=_RUN, type=bool
+        False, "Compile the training step with XLA; on one device.", group=_RUN
     )
 
     def __post_init__(self) -> None:
@@ -216,7 +231,7 @@ class TrainConfig(Options):
         """The levels of `keep_at`."""
         return () if self.keep_at is None else tuple(map(float, self.keep_at.split(",")))
 
-    def kept_at(self: Config, level: float) -> Config:
+    def kept_at(self: Training, level: float) -> Training:
         """The configuration of the run that ends at one of `kept_losses`."""
         run_dir = f"{self.run_dir or self.default_run_dir}-at-{level:g}"
         return dataclasses.replace(self, target_loss=level, keep_at=None, run_dir=run_dir)
@@ -247,7 +262,7 @@ class TrainConfig(Options):
     @property
     def recipe(self) -> Recipe:
         """The architecture's own recipe."""
-        return RECIPES[self.model]
+        return ARCHITECTURES[self.model].recipe
 
     def check(self, num_replicas: int, *, num_workers: int = 1) -> None:
         """Checks what does not depend on the data.
@@ -290,14 +305,14 @@ class TrainConfig(Options):
             )
         self._check_penalty_starts()
 
-    def resolve(self: Config, num_images: int) -> Config:
+    def resolve(self, num_images: int) -> ResolvedConfig:
         """Fills in what is left to the recipe.
 
         Args:
             num_images: in an epoch, including a confusion set.
 
         Returns:
-            A configuration in which only `train_size`, locations and devices may be None.
+            A configuration in which only `train_size`, limits, locations and devices may be None.
 
         Raises:
             ValueError: if a batch is larger than the training set.
@@ -319,8 +334,9 @@ class TrainConfig(Options):
             "augmentation": self.default_augmentation,
             "run_dir": self.default_run_dir,
         }
-        values = {name: value for name, value in values.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **values)
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        known = {name: value for name, value in given.items() if value is not None}
+        return self.resolved_class(**{**given, **values, **known})
 
     @property
     def default_run_dir(self) -> str:
@@ -338,3 +354,18 @@ class TrainConfig(Options):
                 f"learning rate first falls after epoch {first}. Received: {self.epochs}. Pass "
                 "more epochs or --regularize always."
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(TrainConfig):
+    """What a training run depends on besides its data, with nothing left to the recipe."""
+
+    epochs: int = required(TrainConfig, "epochs")
+    batch_size: int = required(TrainConfig, "batch_size")
+    learning_rate: float = required(TrainConfig, "learning_rate")
+    weight_decay: float = required(TrainConfig, "weight_decay")
+    momentum: float = required(TrainConfig, "momentum")
+    nesterov: bool = required(TrainConfig, "nesterov")
+    run_dir: str = required(TrainConfig, "run_dir")
+    if TYPE_CHECKING:  # every kind of data has its own
+        augmentation: str

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from infomcr_tf.data import WHOLE, Examples, Shard, imagenet, shuffled_positions
 from infomcr_tf.data.order import START, Position
+from infomcr_tf.training.config import ResolvedConfig
 from infomcr_tf.training.imagenet_config import ImageNetConfig
 from infomcr_tf.training.run_data import RunData, draw_number
 
@@ -50,7 +51,7 @@ class ImageNetData(RunData):
         return cls(imagenet.resize_once(source, cache_dir, image_size=config.image_size), config)
 
     def training_batches(
-        self, config: ImageNetConfig, *, start: Position = START, shard: Shard = WHOLE
+        self, config: ResolvedConfig, *, start: Position = START, shard: Shard = WHOLE
     ) -> tf.data.Dataset:
         """See `RunData`."""
         images, positions = self._parts["train"]
@@ -58,7 +59,7 @@ class ImageNetData(RunData):
             images,
             positions,
             batch_size=config.batch_size,
-            crop_size=config.crop_size,
+            crop_size=self.image_shape[0],
             augmentation=config.augmentation,
             normalization=self.normalization,
             seed=config.seed,

@@ -1,13 +1,37 @@
 """Learning-rate schedules, as callbacks."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from infomcr_tf.models.recipes import Recipe
+from infomcr_tf.models import Recipe
+from infomcr_tf.registry import Registry
 from infomcr_tf.regularizer.replicas import read
 
-LEARNING_RATE_SCHEDULES = ("recipe", "plateau", "cosine", "constant")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What a learning-rate schedule may depend on.
+
+    Attributes:
+        recipe: of the architecture.
+        learning_rate: the initial one.
+        epochs: of the training.
+        patience: `--patience`.
+    """
+
+    recipe: Recipe
+    learning_rate: float
+    epochs: int
+    patience: int
+
+
+# Name -> from a plan to the callback that sets the learning rate.
+LEARNING_RATE_SCHEDULES: Registry[Callable[[TrainingPlan], keras.callbacks.Callback]] = Registry(
+    "learning-rate schedule"
+)
 
 
 # What section 7.1 leaves open about a plateau, besides its length.
@@ -45,6 +69,7 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes the epoch's loss and logs its learning rate."""
+        assert logs is not None  # the training loop gives them
         self.ended_with = logs[self.monitor]
         logs["learning_rate"] = read(self.model.optimizer.learning_rate)
 
@@ -65,32 +90,41 @@ def drop_epochs(recipe: Recipe, epochs: int) -> list[tuple[int, float]]:
     return [(max(1, round(fraction * epochs)), factor) for fraction, factor in recipe.drops]
 
 
-def learning_rate_callback(
-    schedule: str, *, recipe: Recipe, learning_rate: float, epochs: int, patience: int
-) -> keras.callbacks.Callback:
-    """The callback that sets the learning rate at the beginning of epochs and logs it at their end.
+def by_epoch(rate: Callable[[int], float]) -> keras.callbacks.Callback:
+    """The callback that sets the learning rate to `rate(epoch)`, from epoch 0, and logs it."""
+    return keras.callbacks.LearningRateScheduler(lambda epoch, _: float(rate(epoch)))
 
-    Args:
-        schedule: one of `LEARNING_RATE_SCHEDULES`. "recipe": the architecture's own drops, at the
-            same fractions of the training; "plateau": see `Plateau` (section 7.1); "cosine": half a
-            cosine down to 0; "constant": always the initial one.
-        recipe: of the architecture.
-        learning_rate: the initial one.
-        epochs: of the training.
-        patience: of "plateau".
-    """
-    if schedule == "constant":
-        return keras.callbacks.LearningRateScheduler(lambda _: learning_rate)
-    if schedule == "plateau":
-        return Plateau(learning_rate, patience)
-    if schedule == "cosine":
-        decay = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=epochs)
-        return keras.callbacks.LearningRateScheduler(lambda epoch, _: float(decay(epoch)))
 
-    def at(epoch: int, _: float) -> float:
-        rate = learning_rate
-        for first, factor in drop_epochs(recipe, epochs):
-            rate *= factor if epoch >= first else 1.0
-        return rate
+def _recipe(plan: TrainingPlan) -> keras.callbacks.Callback:
+    """The architecture's own drops, at the same fractions of the training."""
+    drops = drop_epochs(plan.recipe, plan.epochs)
 
-    return keras.callbacks.LearningRateScheduler(at)
+    def rate(epoch: int) -> float:
+        found = plan.learning_rate
+        for first, factor in drops:
+            found *= factor if epoch >= first else 1.0
+        return found
+
+    return by_epoch(rate)
+
+
+def _plateau(plan: TrainingPlan) -> keras.callbacks.Callback:
+    return Plateau(plan.learning_rate, plan.patience)
+
+
+def _cosine(plan: TrainingPlan) -> keras.callbacks.Callback:
+    """Half a cosine down to 0."""
+    return by_epoch(keras.optimizers.schedules.CosineDecay(plan.learning_rate, plan.epochs))
+
+
+def _constant(plan: TrainingPlan) -> keras.callbacks.Callback:
+    return by_epoch(lambda _epoch: plan.learning_rate)
+
+
+for _name, _schedule in {
+    "recipe": _recipe,
+    "plateau": _plateau,
+    "cosine": _cosine,
+    "constant": _constant,
+}.items():
+    LEARNING_RATE_SCHEDULES.register(_name, _schedule)

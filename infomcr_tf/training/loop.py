@@ -38,9 +38,9 @@ def train(
         batches: endless, from the position on; of this worker's shard of every batch.
         steps_per_epoch: batches in an epoch.
         epochs: the epoch to stop before.
-        callbacks: with `model` set; among them `checkpoint` and `guard`.
+        callbacks: with `model` set; among them `checkpoint`.
         checkpoint: restored.
-        guard: makes the steps.
+        guard: makes the steps; it watches the model.
         workers: who trains.
 
     Raises:
@@ -55,7 +55,7 @@ def train(
     with between_steps() as signal:
         for epoch in range(begin.epoch, epochs):
             first = begin.step if epoch == begin.epoch else 0
-            if first == 0:  # else they go on from the checkpoint
+            if first == 0:  # else they continue from the checkpoint
                 model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             for step in range(first, steps_per_epoch):
@@ -67,7 +67,8 @@ def train(
                     signal.raise_interrupted()
             # A skipped step's logs are of no use.
             logs = logs if workers.several else model.get_metrics_result()
-            callbacks.on_epoch_end(epoch, {name: float(value) for name, value in logs.items()})
+            logs = {name: float(value) for name, value in logs.items()} | guard.end_epoch()
+            callbacks.on_epoch_end(epoch, logs)
             signal.raise_interrupted()
             if model.stop_training:
                 break

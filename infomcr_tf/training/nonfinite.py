@@ -20,10 +20,10 @@ _GRADIENT = "the gradient"
 
 
 class NonFiniteError(ArithmeticError):
-    """The training cannot go on: a loss, a gradient or a penalty is NaN or infinite."""
+    """The training cannot continue: a loss, a gradient or a penalty is NaN or infinite."""
 
 
-class NonFiniteGuard(keras.callbacks.Callback):
+class NonFiniteGuard:
     """Makes training steps, and looks at what they leave: nothing may be NaN or infinite.
 
     All is looked at after the step, outside the function that makes it, whose numbers therefore
@@ -44,7 +44,6 @@ class NonFiniteGuard(keras.callbacks.Callback):
     def __init__(
         self, on_nonfinite: str, describe: Callable[[int, int], str], *, patience: int
     ) -> None:
-        super().__init__()
         self._skip = on_nonfinite == "skip"
         self._describe = describe
         self._patience = patience
@@ -64,18 +63,17 @@ class NonFiniteGuard(keras.callbacks.Callback):
         """Whether the number of skipped steps belongs into the results."""
         return self._skip or self.skipped > 0
 
-    def set_model(self, model: keras.Model) -> None:
-        """Takes the model, whose metrics have been built."""
-        super().set_model(model)
+    def watch(self, model: keras.Model) -> None:
+        """Looks after this model, whose metrics have been built."""
+        self._model = model
         watched = metric_variables(model) | {_GRADIENT: model_variables(model)}
         self._are_finite = _finiteness(watched)
         self._read, self._write = _reader(model), _writer(model)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds the number of skipped steps to the logs."""
-        if logs is not None and self.counts:
-            logs["skipped_steps"] = self._in_epoch
-        self._in_epoch = 0
+    def end_epoch(self) -> dict[str, int]:
+        """Returns what the logs of the epoch must say about it, and begins to count anew."""
+        skipped, self._in_epoch = self._in_epoch, 0
+        return {"skipped_steps": skipped} if self.counts else {}
 
     def step(self, make: Callable[[], dict[str, Any]], epoch: int, step: int) -> dict[str, Any]:
         """Makes a step.
@@ -110,11 +108,12 @@ class NonFiniteGuard(keras.callbacks.Callback):
         self._in_row += 1
         self._in_epoch += 1
         self.skipped += 1
+        assert before is not None  # read above
         self._write(before)
         if self._in_row >= self._patience:
             raise NonFiniteError(f"{message} Before it, {self._in_row - 1} steps were skipped")
         warnings.warn(f"skipped a step: {message}", stacklevel=2)
-        return self.model.get_metrics_result()
+        return self._model.get_metrics_result()
 
     def _what_is_not_finite(self) -> str | None:
         wrong = [name for name, finite in self._are_finite().items() if not finite]

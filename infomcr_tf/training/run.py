@@ -16,12 +16,13 @@ from infomcr_tf.training.checkpoint import Checkpoint
 from infomcr_tf.training.config import TrainConfig
 from infomcr_tf.training.evaluation import TargetLoss, Validation
 from infomcr_tf.training.kinds import load_data
-from infomcr_tf.training.learning_rate import learning_rate_callback
+from infomcr_tf.training.learning_rate import LEARNING_RATE_SCHEDULES, TrainingPlan
 from infomcr_tf.training.loop import train
 from infomcr_tf.training.nonfinite import NonFiniteError, NonFiniteGuard
 from infomcr_tf.training.outcome import Outcome
 from infomcr_tf.training.run_folder import RunFolder
 from infomcr_tf.training.state import build_metrics
+from infomcr_tf.training.stopping import StoppingRule
 from infomcr_tf.training.strategy import distribution_strategy
 from infomcr_tf.training.tensorboard import TensorBoard
 from infomcr_tf.training.time_left import TimeLeft
@@ -56,18 +57,18 @@ class TrainingRun:
             for each in (config, *map(config.kept_at, config.kept_losses)):
                 RunFolder.check_place(each.run_dir or each.default_run_dir)
         self.data = self.workers.chief_first(lambda: load_data(config))
-        self.config = config = config.resolve(self.data.num_images)
-        self._steps_per_epoch = self.data.num_images // config.batch_size
+        self.config = config.resolve(self.data.num_images)
+        self._steps_per_epoch = self.data.num_images // self.config.batch_size
         with self.strategy.scope():
             self._model = self._compiled_model()
         self._guard = NonFiniteGuard(
             config.on_nonfinite, self._describe_step, patience=self._steps_per_epoch
         )
         self._outcome = Outcome(self.data, self.workers, self._new_model, self._trained_weights)
-        self.folder = RunFolder.claim(config, **self._about) if self.workers.is_chief else None
+        self.folder = RunFolder.claim(self.config, **self._about) if self.workers.is_chief else None
 
     def run(self, *, verbose: int | str = "auto") -> dict[str, Any]:
-        """Trains, or goes on, until the run is complete.
+        """Trains, or resumes, until the run is complete.
 
         Args:
             verbose: Keras' progress display: 0 nothing, 1 a bar, 2 a line per epoch.
@@ -88,9 +89,9 @@ class TrainingRun:
             return self._run(verbose)
 
     def _run(self, verbose: int | str) -> dict[str, Any]:
-        complete = self.workers.is_chief and self.folder.is_complete
+        complete = self.folder is not None and self.folder.is_complete
         if self.workers.from_chief(b"complete" if complete else None):
-            return self.folder.read_result() if complete else {}
+            return self.folder.read_result() if self.folder is not None else {}
         verbose = verbose if self.workers.is_chief else 0
         self._train(verbose)
         return self._finish(progress=verbose == 1)
@@ -107,6 +108,7 @@ class TrainingRun:
     def _train(self, verbose: int | str) -> None:
         config, model = self.config, self._model
         build_metrics(model, self._batch_spec())
+        self._guard.watch(model)
         callbacks = self._callbacks()
         checkpoint = Checkpoint(
             self.folder,
@@ -120,12 +122,13 @@ class TrainingRun:
         after_an_epoch = checkpoint.position.epoch > 0 and checkpoint.position.step == 0
         if target is not None and after_an_epoch and target.reached():
             return
-        if checkpoint.position.epoch == config.epochs:
+        stopping = StoppingRule(config.stop, lambda: checkpoint.rows)
+        if checkpoint.position.epoch == config.epochs or (after_an_epoch and stopping.reached()):
             return
         later = config.regularize not in ("never", "always")
         clock = [TimeLeft(config.epochs, regularized_later=later)] if verbose else []
         callback_list = keras.callbacks.CallbackList(
-            [self._guard, *callbacks, checkpoint, *([] if target is None else [target]), *clock],
+            [*callbacks, checkpoint, stopping, *([] if target is None else [target]), *clock],
             add_progbar=verbose != 0,
             model=model,
             verbose=1 if verbose == "auto" else verbose,
@@ -146,7 +149,7 @@ class TrainingRun:
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"{error} The last good checkpoint: {checkpoint.describe_saved()}. Lower "
-                "--learning-rate or --beta, look at these images, or go on from the checkpoint "
+                "--learning-rate or --beta, look at these images, or resume from the checkpoint "
                 "with the same command and --on-nonfinite skip."
             ) from None
 
@@ -213,8 +216,7 @@ class TrainingRun:
 
     def _callbacks(self) -> list[keras.callbacks.Callback]:
         config = self.config
-        learning_rate = learning_rate_callback(
-            config.schedule,
+        plan = TrainingPlan(
             recipe=config.recipe,
             learning_rate=config.learning_rate,
             epochs=config.epochs,
@@ -223,10 +225,10 @@ class TrainingRun:
         callbacks = [AverageReplicas()]
         if self.data.evaluation_batches("validation") is not None:
             callbacks.append(Validation(self._outcome.validation_logs))
-        callbacks.append(learning_rate)
+        callbacks.append(LEARNING_RATE_SCHEDULES[config.schedule](plan))
         if config.regularize != "never":
             callbacks.append(BetaSchedule(config.regularize, beta=config.beta))
-        if self.workers.is_chief:
+        if self.folder is not None:
             callbacks.append(TensorBoard(self.folder.logs_path, write_graph=False))
         return callbacks
 

@@ -1,13 +1,16 @@
 """A run's own examples, whatever data set they come from."""
 
+from __future__ import annotations
+
 import abc
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.data import WHOLE, Examples, Normalization, Shard
 from infomcr_tf.data.order import START, Position, shuffled_batches
-from infomcr_tf.training.config import TrainConfig
+from infomcr_tf.training.config import ResolvedConfig
 
 
 class RunData(abc.ABC):
@@ -34,7 +37,7 @@ class RunData(abc.ABC):
         """Images in an epoch, before the last, incomplete batch is dropped."""
         return len(self.indices)
 
-    def batch_indices(self, config: TrainConfig, position: Position) -> np.ndarray:
+    def batch_indices(self, config: ResolvedConfig, position: Position) -> np.ndarray:
         """Which images of the data set's training set a step trains on.
 
         Args:
@@ -51,9 +54,14 @@ class RunData(abc.ABC):
         _, batch = next(iter(batches))
         return self.indices[batch.numpy()]
 
+    @classmethod
+    @abc.abstractmethod
+    def load(cls, config: Any) -> RunData:
+        """The examples of a run with this configuration."""
+
     @abc.abstractmethod
     def training_batches(
-        self, config: TrainConfig, *, start: Position = START, shard: Shard = WHOLE
+        self, config: ResolvedConfig, *, start: Position = START, shard: Shard = WHOLE
     ) -> tf.data.Dataset:
         """Endless shuffled, augmented batches of (images, integer labels).
 

@@ -23,18 +23,13 @@ import keras
 
 from infomcr_tf.model_file import load_model
 from infomcr_tf.storage import is_content, locked, read_json, to_float, write_csv, write_json
-from infomcr_tf.training.config import TrainConfig
-from infomcr_tf.training.kinds import config_from_dict, kind_of
+from infomcr_tf.training.config import ResolvedConfig
+from infomcr_tf.training.kinds import kind_of, resolved_from_dict
 
 _CONFIG_KIND = "infomcr_tf run"
 _RESULT_KIND = "infomcr_tf result"
 _VERSION = 1
 _PACKAGES = ("infomcr-tf", "tensorflow", "keras", "numpy", "tensorflow-datasets")
-# Where data and run lie does not change what a run is; nor does how often it is saved. What to do
-# about a step that has failed may be decided when it has.
-_CHANGEABLE = (
-    "data_dir", "manual_dir", "image_folder", "cache_dir", "run_dir", "save_every", "on_nonfinite",
-)  # fmt: skip
 
 
 class DamagedRunError(ValueError):
@@ -52,11 +47,11 @@ class RunFolder:
     """
 
     path: Path
-    config: TrainConfig
+    config: ResolvedConfig
     about: Mapping[str, Any]
 
     @classmethod
-    def claim(cls, config: TrainConfig, **about: Any) -> "RunFolder":
+    def claim(cls, config: ResolvedConfig, **about: Any) -> "RunFolder":
         """Makes the folder of a new run, or finds that of the same run.
 
         Args:
@@ -75,7 +70,7 @@ class RunFolder:
 
     @classmethod
     def _claim_locked(
-        cls, path: Path, config: TrainConfig, about: Mapping[str, Any]
+        cls, path: Path, config: ResolvedConfig, about: Mapping[str, Any]
     ) -> "RunFolder":
         if (path / "config.json").exists():
             found = cls.load(path)
@@ -130,7 +125,7 @@ class RunFolder:
             )
         about = read_json(path / "config.json", kind=_CONFIG_KIND, version=_VERSION)
         try:
-            config = config_from_dict(about.get("data", "cifar"), about.get("config"))
+            config = resolved_from_dict(about.get("data", "cifar"), about.get("config"))
         except ValueError as error:
             raise ValueError(f"{path / 'config.json'} is damaged: {error}") from None
         return cls(path, config, about)
@@ -170,7 +165,7 @@ class RunFolder:
     @property
     def is_complete(self) -> bool:
         """Whether the run has ended."""
-        return (self.path / "result.json").exists()
+        return is_complete(self.path)
 
     def write_history(self, rows: Iterable[Mapping[str, float]]) -> None:
         """Replaces `history.csv`."""
@@ -191,7 +186,7 @@ class RunFolder:
         if not self.is_complete:
             raise FileNotFoundError(
                 f"The run in {self.path} is not complete: it has no result.json. Run its training "
-                "command again to go on."
+                "command again to resume it."
             )
         path = self.path / "result.json"
         try:
@@ -232,6 +227,11 @@ class RunFolder:
         return load_model(self.model_path)
 
 
+def is_complete(path: Path) -> bool:
+    """Whether the run in a folder has ended."""
+    return (path / "result.json").exists()
+
+
 def _number(value: Any) -> float:
     number = to_float(value)
     return value if isinstance(value, int) else number
@@ -248,15 +248,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _check_same(path: Path, found: TrainConfig, wanted: TrainConfig) -> None:
+def _check_same(path: Path, found: ResolvedConfig, wanted: ResolvedConfig) -> None:
     if type(found) is not type(wanted):
         raise ValueError(
             f"The run folder {path} holds a run on other data ({kind_of(found)}). Choose another "
             "--run-dir or remove the folder."
         )
+    changeable = wanted.changeable()
     for name, value in dataclasses.asdict(wanted).items():
         other = getattr(found, name)
-        if name not in _CHANGEABLE and other != value:
+        if name not in changeable and other != value:
             raise ValueError(
                 f"The run folder {path} holds another run: its {name} is {other!r}, not {value!r}. "
                 "Choose another --run-dir or remove the folder."

@@ -31,9 +31,16 @@ def metric_variables(model: keras.Model) -> dict[str, list[tf.Variable]]:
 
 
 def all_variables(model: keras.Model) -> list[tf.Variable]:
-    """Both; `build_metrics` comes first."""
+    """All variables of the model, its optimizer and its metrics, which must have been built."""
     of_metrics = itertools.chain.from_iterable(metric_variables(model).values())
     return [*model_variables(model), *of_metrics]
+
+
+def variables_without(model: keras.Model, metric: str) -> list[tf.Variable]:
+    """`all_variables` but for those of one of the compiled metrics."""
+    compiled = model._compile_metrics.metrics
+    own = [v for m in compiled if m.name == metric for v in _copies(model, m.variables)]
+    return [v for v in all_variables(model) if not any(v is other for other in own)]
 
 
 def _copies(model: keras.Model, variables: list[keras.Variable]) -> list[tf.Variable]:

@@ -12,8 +12,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
     """Keras' callback; an epoch's values are on the disk when the epoch ends.
 
     Put it before `Checkpoint`: then no epoch is missing. An epoch that is repeated has the same
-    step and values again. Where the log cannot be written there is a warning, and the training goes
-    on without it.
+    step and values again. Where the log cannot be written there is a warning, and the training
+    continues without it.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -44,6 +44,6 @@ class TensorBoard(keras.callbacks.TensorBoard):
             reason = " ".join(str(error).split())[:200]
             warnings.warn(
                 f"TensorBoard's log in {self.log_dir} cannot be written ({reason}); the training "
-                "goes on without it.",
+                "continues without it.",
                 stacklevel=2,
             )

@@ -37,7 +37,7 @@ class TimeLeft(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Says it once."""
         left = self._epochs - epoch - 1
-        if self._said or left <= 0 or not self._steps:
+        if self._said or left <= 0 or not self._steps or self._first_step is None:
             return
         self._said = True
         seconds = (time.monotonic() - self._first_step) / self._steps * (self._steps + 1) * left

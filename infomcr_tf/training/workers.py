@@ -63,13 +63,14 @@ class Workers:
         """The chief's `content`, whatever the other workers have."""
         if not self.several:
             return content
-        has = self.is_chief and content is not None
-        length = int(self.sum(np.array(len(content) + 1 if has else 0, np.int64))) - 1
+        own = content if self.is_chief else None
+        own_length = 0 if own is None else len(own) + 1
+        length = int(self.sum(np.array(own_length, np.int64))) - 1
         if length < 0:
             return None
         words = np.zeros(-(-length // 4), np.int32)
-        if has:
-            words.view(np.uint8)[:length] = np.frombuffer(content, np.uint8)
+        if own is not None:
+            words.view(np.uint8)[:length] = np.frombuffer(own, np.uint8)
         return self.sum(words).tobytes()[:length]
 
     def chief_first(self, task: Callable[[], Result]) -> Result:

@@ -87,7 +87,7 @@ def test_same_command_again_goes_on_from_finished_trials(runs, tmp_path, monkeyp
     with monkeypatch.context() as patch:  # interrupted when all trials are done
         patch.setattr(comparison, "plot_comparison", fail)
         assert characterize.main([*runs, *QUICK, *out]) == 130
-    assert "goes on where it stopped" in capsys.readouterr().out
+    assert "give the same command again to resume" in capsys.readouterr().out
     checkpoint = tmp_path / "checkpoint-0.json"
     state = json.loads(checkpoint.read_text())
     state["trials"]["1"]["trace"] = 123.0  # found again in the result if it is not recomputed

@@ -288,7 +288,7 @@ def test_the_same_command_computes_nothing_again(scenario, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("computed again")
 
-    for name in ("runner.TrainingRun", "measure.characterize", "measure.compute_yardsticks"):
+    for name in ("runner.TrainingRun", "measure.characterize", "measure.compute_measures"):
         monkeypatch.setattr(f"infomcr_tf.experiments.{name}", refuse)
     assert run(*arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in files} == before
@@ -327,7 +327,7 @@ def test_an_interrupt_says_how_to_go_on(scenario, monkeypatch, capsys):
 
     monkeypatch.setattr("infomcr_tf.experiments.runner.measure", interrupt)
     assert run(*arguments) == 130
-    assert "the same command goes on where it stopped" in capsys.readouterr().out
+    assert "give the same command again to resume" in capsys.readouterr().out
 
 
 def test_commands_of_the_documentation_are_accepted(root_dir):

@@ -111,7 +111,7 @@ def test_saved_results_are_loaded_as_they_were(tmp_path):
     several[0]["gamma_hat"] = -math.inf
     options = {"0": {"confusion_size": 0}}
     results = Results.collect(
-        experiment(yardsticks=True), several, {"lost": "why"}, ["mine"], options
+        experiment(generalization_measures=True), several, {"lost": "why"}, ["mine"], options
     )
     for name in ("first", "second"):
         (tmp_path / name).mkdir()

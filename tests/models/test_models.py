@@ -34,9 +34,9 @@ def test_number_of_trainable_parameters(build, name, num_classes, count):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults(name):
-    parameters = models.ARCHITECTURES[name].__kwdefaults__
+    parameters = models.ARCHITECTURES[name].build.__kwdefaults__
     assert parameters == {"weight_decay": 0.0, "seed": None}
-    shape, classes = models.ARCHITECTURES[name].__defaults__
+    shape, classes = models.ARCHITECTURES[name].build.__defaults__
     assert (shape, classes) == (((114, 114, 3), 1000) if name == "wrn18_1_5" else ((32, 32, 3), 10))
 
 

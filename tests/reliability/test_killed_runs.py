@@ -110,7 +110,7 @@ def test_kills_signals_and_a_full_disk_leave_no_trace(server, whole, tmp_path):
         assert server.run("train_cifar", flags(SMALL, path), kill) == status, server.output
         assert not (path / "result.json").exists()
         if status > 0:
-            last = "\ninterrupted; the same command goes on where it stopped\n"
+            last = "\ninterrupted; give the same command again to resume\n"
             assert server.output.endswith(last)
             assert {file.name for file in path.iterdir()} - {"history.csv"} == {
                 "config.json", "logs", "checkpoint.npz",

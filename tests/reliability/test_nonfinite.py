@@ -194,7 +194,7 @@ def test_dropout_seeds_and_moving_averages_are_put_back():
     model.optimizer.build(model.trainable_variables)
     build_metrics(model, (tf.TensorSpec([3, 4]), tf.TensorSpec([3, 2])))
     guard = NonFiniteGuard("skip", lambda *_: "", patience=9)
-    guard.set_model(model)
+    guard.watch(model)
     x, y = np.ones((3, 4), np.float32), np.ones((3, 2), np.float32)
 
     def step(images):

@@ -79,7 +79,7 @@ def test_checkpoints_are_as_far_apart_as_asked_also_without_a_log(make_run, step
     monkeypatch.setattr(Checkpoint, "_write", recorded)
     # TensorBoard's disk is full: that does not end the training.
     monkeypatch.setattr(TensorBoard, "_log_epoch_metrics", full)
-    with pytest.warns(UserWarning, match=r"TensorBoard.*No space left.*goes on without it"):
+    with pytest.warns(UserWarning, match=r"TensorBoard.*No space left.*continues without it"):
         make_run(save_every="4").run(verbose=0)
     assert saved == [Position(0, 4), Position(1, 0), Position(1, 4), Position(2, 0)]
 

@@ -90,4 +90,4 @@ def test_a_script_says_how_to_go_on(capsys):
         signal.raise_signal(signal.SIGTERM)
 
     assert main([]) == 143
-    assert capsys.readouterr().out == "\ninterrupted; the same command goes on where it stopped\n"
+    assert capsys.readouterr().out == "\ninterrupted; give the same command again to resume\n"

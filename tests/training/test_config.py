@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from infomcr_tf.models.recipes import RECIPES
+from infomcr_tf.models import ARCHITECTURES
 from infomcr_tf.training import CifarConfig
 from infomcr_tf.training.learning_rate import drop_epochs
 
@@ -28,7 +28,7 @@ def test_defaults_are_the_architectures_recipes():
     ],
 )
 def test_learning_rate_drops_where_the_papers_say(model, drops):
-    recipe = RECIPES[model]
+    recipe = ARCHITECTURES[model].recipe
     assert drop_epochs(recipe, recipe.epochs) == [(e, pytest.approx(f)) for e, f in drops]
 
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from infomcr_tf.models.recipes import RECIPES
+from infomcr_tf.models import ARCHITECTURES
 from infomcr_tf.training import TrainingRun
 from infomcr_tf.training.learning_rate import (
     LEARNING_RATE_SCHEDULES,
     PLATEAU_LOWEST,
     PLATEAU_MIN_DELTA,
     Plateau,
-    learning_rate_callback,
+    TrainingPlan,
 )
 
 
@@ -87,9 +87,9 @@ def test_a_plateau_is_judged_once_where_an_epoch_is_resumed_within(model):
 
 @pytest.mark.parametrize("schedule", LEARNING_RATE_SCHEDULES)
 def test_every_schedule_logs_the_rate_of_the_epoch(model, schedule):
-    callback = learning_rate_callback(
-        schedule, recipe=RECIPES["cnn"], learning_rate=0.1, epochs=4, patience=1
-    )
+    recipe = ARCHITECTURES["cnn"].recipe
+    plan = TrainingPlan(recipe=recipe, learning_rate=0.1, epochs=4, patience=1)
+    callback = LEARNING_RATE_SCHEDULES[schedule](plan)
     callback.on_train_begin()
     found = rates(model, callback, [1.0] * 4)
     # "recipe": the plain network's falls at a half and three quarters.

@@ -187,4 +187,4 @@ def test_interrupt_has_the_conventional_status(number, status, capsys, monkeypat
     monkeypatch.setattr(TrainingRun, "run", lambda *_, **__: signal.raise_signal(number))
     assert train_cifar.main([*DIGITS, "--run-dir", str(tmp_path / "run")]) == status
     assert signal.getsignal(number) == before
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "give the same command again to resume" in capsys.readouterr().out

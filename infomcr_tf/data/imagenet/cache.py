@@ -85,7 +85,7 @@ def resize_once(
     shard_size: int = _SHARD_SIZE,
     progress: bool = True,
 ) -> dict[str, ResizedImages]:
-    """Opens the cache of `source`'s images, or makes it; an interrupted call goes on.
+    """Opens the cache of `source`'s images, or makes it; an interrupted call is resumed.
 
     Args:
         source: the images.
@@ -147,7 +147,7 @@ def _open(folder: Path, image_size: int, source: Source) -> dict[str, ResizedIma
         ]
         if sum(map(len, places)) != source.sizes[part]:
             raise _damaged(folder, f"it does not hold the {source.sizes[part]} {part} images")
-        maps = [np.memmap(folder / name, np.uint8, "r") for name in names]
+        maps: list[np.ndarray] = [np.memmap(folder / name, np.uint8, "r") for name in names]
         parts[part] = ResizedImages(image_size, source.num_classes, maps, np.concatenate(places))
     return parts
 
@@ -213,15 +213,15 @@ def _write_shards(
 def _write_shard(
     path: Path, examples: Iterator[tuple[tf.Tensor, tf.Tensor]], count: int, bar: Any
 ) -> None:
-    lengths = []
+    written: list[int] = []
     with replacing(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
         for _ in range(count):
             image, label = next(examples)
             record = _example(image.numpy(), int(label))
             writer.write(record)
-            lengths.append(len(record))
+            written.append(len(record))
             bar.update()
-    lengths = np.array(lengths)
+    lengths = np.array(written)
     ends = np.cumsum(lengths + _RECORD_HEADER + _RECORD_FOOTER) - _RECORD_FOOTER
     with replacing(_index(path)) as temporary:
         np.save(temporary, np.stack([ends - lengths, lengths], axis=1))

@@ -1,17 +1,20 @@
-"""The usual yardsticks of generalisation, to compare the paper's metrics with (Jiang et al. 2020).
+"""The usual generalization measures, to compare the paper's metrics with (Jiang et al. 2020).
 
 Lower is said to generalise better for each. "Jiang et al." is "Fantastic Generalization Measures
 and Where to Find Them", ICLR 2020.
 """
 
 import contextlib
+import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from infomcr_tf.registry import Registry
 
 _SHARPNESS_RADIUS = 0.05  # rho of Foret et al. (2021)
 _ACCURACY_DROP = 0.1  # Jiang et al., appendix C
@@ -20,44 +23,42 @@ _BISECTIONS = 12
 _DRAWS = 3
 _BATCH = 256
 
-YARDSTICKS = (
-    "parameter_norm",
-    "distance_from_initialization",
-    "log_path_norm",
-    "log_spectral_product",
-    "sharpness",
-    "pac_bayes_flatness",
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class TrainedNetwork:
+    """What a generalization measure may depend on.
+
+    Attributes:
+        model: of convolutions, dense layers and BatchNorm; ends in logits; measured in inference
+            mode and left as it is.
+        initial_weights: its trainable weights before training.
+        x: some normalised training images.
+        y: their labels, integers.
+        seed: of random perturbations.
+    """
+
+    model: keras.Model
+    initial_weights: Sequence[np.ndarray]
+    x: np.ndarray
+    y: np.ndarray
+    seed: int = 0
+
+
+# Name -> the measure of a trained network.
+GENERALIZATION_MEASURES: Registry[Callable[[TrainedNetwork], float]] = Registry(
+    "generalization measure"
 )
 
 
-def compute_yardsticks(
-    model: keras.Model,
-    initial_weights: Sequence[np.ndarray],
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    seed: int = 0,
+def compute_measures(
+    network: TrainedNetwork, names: Collection[str] = GENERALIZATION_MEASURES
 ) -> dict[str, float]:
-    """All of `YARDSTICKS` for a trained model of convolutions, dense layers and BatchNorm.
-
-    Args:
-        model: ends in logits; measured in inference mode, left as it is.
-        initial_weights: its trainable weights before training.
-        x: normalised training images for the last two.
-        y: their labels, integers.
-        seed: of the perturbations.
+    """The measures called `names`, by default all, of a trained network.
 
     Raises:
         ValueError: if `initial_weights` do not fit the model.
     """
-    return {
-        "parameter_norm": squared_norm(_weights(model)),
-        "distance_from_initialization": distance_from_initialization(model, initial_weights),
-        "log_path_norm": log_path_norm(model),
-        "log_spectral_product": log_spectral_product(model),
-        "sharpness": sharpness(model, x, y),
-        "pac_bayes_flatness": pac_bayes_flatness(model, x, y, seed=seed),
-    }
+    return {name: float(GENERALIZATION_MEASURES[name](network)) for name in names}
 
 
 def squared_norm(weights: Sequence[np.ndarray]) -> float:
@@ -238,3 +239,16 @@ def _evaluate(model: keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[np.ndar
         losses.append(_losses(logits, labels).numpy().astype(np.float64))
         correct.append(np.argmax(logits, axis=1) == labels.numpy())
     return np.concatenate(losses), np.concatenate(correct)
+
+
+for _name, _measure in {
+    "parameter_norm": lambda n: squared_norm(_weights(n.model)),
+    "distance_from_initialization": lambda n: distance_from_initialization(
+        n.model, n.initial_weights
+    ),
+    "log_path_norm": lambda n: log_path_norm(n.model),
+    "log_spectral_product": lambda n: log_spectral_product(n.model),
+    "sharpness": lambda n: sharpness(n.model, n.x, n.y),
+    "pac_bayes_flatness": lambda n: pac_bayes_flatness(n.model, n.x, n.y, seed=n.seed),
+}.items():
+    GENERALIZATION_MEASURES.register(_name, _measure)

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from infomcr_tf import models
-from infomcr_tf.experiments.yardsticks import (
-    YARDSTICKS,
-    compute_yardsticks,
+from infomcr_tf.experiments.generalization_measures import (
+    GENERALIZATION_MEASURES,
+    TrainedNetwork,
+    compute_measures,
     distance_from_initialization,
     log_path_norm,
     log_spectral_product,
@@ -163,8 +164,8 @@ def test_the_model_is_left_as_it_was():
     model = models.resnet20(input_shape=(8, 8, 1), num_classes=3, seed=0)
     before = [w.copy() for w in model.get_weights()]
     initial = [np.asarray(v) for v in model.trainable_variables]
-    values = compute_yardsticks(model, initial, x, y)
-    assert tuple(values) == YARDSTICKS
+    values = compute_measures(TrainedNetwork(model=model, initial_weights=initial, x=x, y=y))
+    assert list(values) == list(GENERALIZATION_MEASURES)
     assert all(np.isfinite(list(values.values())))
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)

@@ -1,0 +1,34 @@
+"""What a user of a type checker writes; `make lint` checks it (nothing here is run)."""
+
+from pathlib import Path
+from typing import Any
+
+from infomcr_tf import MinimumReport, characterize
+from infomcr_tf.characterization import Metric, register_metric
+from infomcr_tf.training import CifarConfig, TrainingRun
+
+
+def next_gamma_hat(report: MinimumReport) -> float:
+    """Numbers of a report are numbers."""
+    total: float = report.gamma_hat + 1
+    return total + report.robustness - report.spectral_radius / report.num_samples
+
+
+def longest_row(report: MinimumReport) -> int:
+    """So are those of the trials."""
+    return max(len(values) for values in report.trials.values())
+
+
+def measured(model: Any, x: Any, y: Any, place: Path) -> MinimumReport:
+    """Arguments are checked by name."""
+    report = characterize(model, x, y, num_trials=3, metrics=["gamma_hat"], progress=False)
+    report.save(place)
+    return MinimumReport.load(place)
+
+
+def epochs_of(config: CifarConfig) -> int:
+    """A resolved configuration has nothing left open."""
+    return TrainingRun(config).config.epochs + config.resolve(1000).batch_size
+
+
+register_metric(Metric(name="size", title="size", compute=lambda trial: float(trial.num_examples)))
