@@ -27,7 +27,7 @@ VALUES = {
     "regularize": "011", "alpha": 0.5, "beta": 2.5, "num_sub_batches": 6, "data_term": "batch",
     "seed": 17, "gpus": 0, "virtual_devices": 2, "estimator": "hessian_vector",
     "allow_tf32": True, "mixed_precision": True, "jit_compile": True, "target_loss": 0.5,
-    "keep_at": "1.0,0.75", "nested_sets": False,
+    "keep_at": "1.0,0.75", "nested_sets": False, "stop": "zero-error",
     "save_every": "7", "on_nonfinite": "skip", "deterministic": False,
 }  # fmt: skip
 
