@@ -95,7 +95,8 @@ class Options:
         """The configuration that `dataclasses.asdict` wrote.
 
         Raises:
-            ValueError: if `values` is not a mapping, has unknown names or unsuitable values.
+            ValueError: if `values` is not a mapping, lacks a name, has unknown ones or unsuitable
+                values.
         """
         if not isinstance(values, dict):
             raise ValueError(f"A configuration should be a mapping. Received: {values!r}")
@@ -103,6 +104,10 @@ class Options:
         for name in values:
             if name not in names:
                 raise ValueError(f"Unknown option {name!r}.{did_you_mean(str(name), names)}")
+        required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        for name in required:
+            if name not in values:
+                raise ValueError(f"Option {name!r} is missing.")
         return cls(**values)
 
     @classmethod
