@@ -102,9 +102,9 @@ def test_a_run_uses_them_and_a_comparison_shows_them(registered, tmp_path):
     eigenvalue = report.trials["smallest_eigenvalue"]
     assert report.smallest_eigenvalue == eigenvalue.min()
     assert report.condition_number == pytest.approx(np.mean(report.trials["condition_number"]))
-    assert "condition_number" in str(report)
+    assert "condition number of xi" in str(report)
     assert "condition_number" in dir(report)
-    titles = [axis.get_title() for axis in comparison.plot().axes]
+    titles = [axis.get_title("left") for axis in comparison.plot().axes]
     assert "condition number of xi" in titles
 
 
@@ -155,9 +155,9 @@ def test_experiments_list_and_draw_them(registered):
     assert "condition number of xi" in results.table()[0]
     ranked = [line[0] for line in results.rank_table()]
     assert {"condition number of xi", "largest weight"} <= set(ranked)
-    titles = [axis.get_title() for f in draw_figures(results).values() for axis in f.axes]
+    titles = [axis.get_title("left") for f in draw_figures(results).values() for axis in f.axes]
     assert "condition number of xi" in titles
-    assert any(title.startswith("largest weight: tau") for title in titles)
+    assert any(title.startswith("largest weight\nτ") for title in titles)
 
 
 def test_a_generalization_measure_is_computed(registered):

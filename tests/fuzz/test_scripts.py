@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import typing
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -287,13 +288,14 @@ ODD_TEXTS = st.one_of(
 def flags(draw):
     """A script and a few flags with values that fit or not."""
     script = draw(st.sampled_from(list(SCRIPTS)))
-    fields = [f for config in SCRIPTS[script] for f in dataclasses.fields(config)]
-    names = {field.name: field for field in fields if field.name not in ("run_dir", "epochs")}
+    fields = [(f, config) for config in SCRIPTS[script] for f in dataclasses.fields(config)]
+    names = {f.name: (f, config) for f, config in fields if f.name not in ("run_dir", "epochs")}
     arguments = []
     for name in draw(st.lists(st.sampled_from(sorted(names)), max_size=3)):
-        about = names[name].metadata
+        field, config = names[name]
+        about = field.metadata
         text = flag(name)
-        if about["type"] is bool:
+        if typing.get_type_hints(config)[name] in (bool, bool | None):
             arguments.append(
                 draw(st.sampled_from([text, text.replace("--", "--no-", 1), text[:-1]]))
             )

@@ -69,8 +69,8 @@ def test_replicas_go_on_within_an_epoch(make_run, steps, tmp_path, changes):
 def test_checkpoints_are_as_far_apart_as_asked_also_without_a_log(make_run, steps, monkeypatch):
     write, saved = Checkpoint._write, []
 
-    def recorded(self):
-        write(self)
+    def recorded(self, folder):
+        write(self, folder)
         saved.append(self.position)
 
     def full(*_, **__):
