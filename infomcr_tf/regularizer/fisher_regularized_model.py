@@ -16,7 +16,12 @@ from infomcr_tf.regularizer.data_term import DATA_TERMS, resolve_data_term
 from infomcr_tf.regularizer.graph_checks import graph_errors_as_value_errors
 from infomcr_tf.regularizer.penalty import Perturbation
 from infomcr_tf.regularizer.replicas import AverageReplicas, check_strategy, read
-from infomcr_tf.regularizer.requirements import check_layers, check_loss, check_model
+from infomcr_tf.regularizer.requirements import (
+    check_layers,
+    check_loss,
+    check_model,
+    check_stateless,
+)
 from infomcr_tf.regularizer.step import StepFinder, fused_train_step
 
 
@@ -195,7 +200,7 @@ class FisherRegularizedModel(keras.Model):
 
         Raises:
             ValueError: Without a loss; if M is not divisible by the number of replicas; if a layer
-                computes in float16, bfloat16 or float8, or is a stateful recurrent one; with
+                computes in float16, bfloat16 or float8; with
                 `data_term="sub_batches"` and a loss that is not averaged over the batch; with
                 `jit_compile=True` or gradient accumulation under a distribution strategy.
         """
@@ -222,7 +227,11 @@ class FisherRegularizedModel(keras.Model):
         Two functions rather than the one with a `tf.cond` in it: TensorFlow's graph optimizer
         rounds differently where a branch lies between gradients and update, and then `beta = 0`
         would not be plain Keras to the last bit.
+
+        Raises:
+            ValueError: If a layer is a stateful recurrent one.
         """
+        check_stateless(self.model)
         if self.train_function is not None and not force:
             return
         self.train_function = self.switch(

@@ -66,17 +66,26 @@ def check_layers(model: keras.Model, estimator: str) -> None:
                 f"Received: estimator={estimator!r} and layer {layer.name!r} computing in "
                 f"{layer.compute_dtype}"
             )
-        if isinstance(layer, keras.layers.RNN) and layer.stateful:
-            raise ValueError(
-                "`model` must not hold stateful recurrent layers, whose state is that of a whole "
-                "batch: sub-batches have none. Use `stateful=False`. "
-                f"Received: layer {layer.name!r}"
-            )
     for variable in model.trainable_variables:
         if variable.overwrite_with_gradient:
             raise ValueError(
                 "`model` must not have variables that are overwritten with their gradient (as in "
                 f"float8 training). Received: {variable.path!r}"
+            )
+
+
+def check_stateless(model: keras.Model) -> None:
+    """Refuses to train recurrent layers that carry a state from batch to batch.
+
+    Raises:
+        ValueError: Naming the layer.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN) and layer.stateful:
+            raise ValueError(
+                "`model` must not hold stateful recurrent layers, whose state is that of a whole "
+                "batch: sub-batches have none. Use `stateful=False`. "
+                f"Received: layer {layer.name!r}"
             )
 
 
