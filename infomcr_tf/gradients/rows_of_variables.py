@@ -28,13 +28,14 @@ def by_op_rules(
         parameters: references to all tensors that depend on variables alone.
         n: the number of examples.
     """
+    references = {value.ref(): i for i, value in enumerate(values)}
     groups: dict[tuple, list[tuple[Use, tf.Tensor]]] = {}
     for use, gradient in zip(uses, gradients, strict=True):
-        groups.setdefault(_kind_of_use(use), []).append((use, gradient))
+        source = origin(use.parameter, references)
+        groups.setdefault(_kind_of_use(use, source), []).append((use, gradient))
     lost: set[int] = set()
     direct: dict[int, list[Block]] = {}
     derived: dict[Any, list[Block]] = {}
-    references = {value.ref(): i for i, value in enumerate(values)}
     for group in groups.values():
         use = group[0][0]
         if not use.variables & set(wanted) or use.variables & lost:
@@ -43,7 +44,7 @@ def by_op_rules(
         if block is None:
             lost |= use.variables
             continue
-        source = origin(use.parameter).ref()
+        source = origin(use.parameter, references).ref()
         if source in references:
             direct.setdefault(references[source], []).append(block)
         else:
@@ -56,9 +57,8 @@ def by_op_rules(
     return {i: _sum(direct[i]) for i in wanted if i not in lost}
 
 
-def _kind_of_use(use: Use) -> tuple:
+def _kind_of_use(use: Use, source: tf.Tensor) -> tuple:
     """Equal for uses of one parameter in one way, which a rule treats together."""
-    source = origin(use.parameter)
     shapes = tuple(
         (tuple(t.shape), t.dtype) for t in (*use.op.inputs, *use.op.outputs) if t.shape.rank
     )
@@ -96,7 +96,7 @@ def _pulled_back(
     waiting = [(ref.deref(), dense_rows(_sum(blocks))) for ref, blocks in derived.items()]
     while waiting:
         parameter, rows = waiting.pop()
-        source = origin(parameter)
+        source = origin(parameter, references)
         rows = tf.cast(rows, source.dtype)
         if source.ref() in references:
             found.setdefault(references[source.ref()], []).append(Rows((rows,)))

@@ -35,7 +35,9 @@ def _unrolled_loop(layer: keras.layers.RNN) -> Callable:
         if unroll and layer.go_backwards:
             # Unrolled, Keras forgets to reverse the mask with which it sets outputs to zero.
             sequences = tf.reverse(sequences, [1])
-            mask = keras.tree.map_structure(lambda one: tf.reverse(one, [1]), mask)
+            mask = keras.tree.map_structure(
+                lambda one: None if one is None else tf.reverse(one, [1]), mask
+            )
             layer.__dict__["go_backwards"] = False
         try:
             return original(sequences, initial_state, mask=mask, **kwargs)

@@ -8,7 +8,7 @@ ordinary batched backward pass, and only there becomes one gradient an example.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -116,10 +116,18 @@ class _EqualParameters:
         return self.first(tensor).ref() if value is None else (value.shape, value.tobytes())
 
 
-def origin(parameter: tf.Tensor) -> tf.Tensor:
-    """The tensor that a parameter has its values from, in the same order."""
-    while parameter.op.type in _SAME_VALUES and parameter.op.inputs[0].dtype.is_floating:
-        parameter = parameter.op.inputs[0]
+def origin(parameter: tf.Tensor, variables: Container[Any]) -> tf.Tensor:
+    """The tensor that a parameter has its values from, in the same order: a variable at the most.
+
+    Args:
+        parameter: the parameter.
+        variables: references to what stands for the variables.
+    """
+    while parameter.ref() not in variables and parameter.op.type in _SAME_VALUES:
+        before = parameter.op.inputs[0]
+        if not before.dtype.is_floating:
+            break
+        parameter = before
     return parameter
 
 
