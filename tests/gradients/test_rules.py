@@ -40,8 +40,16 @@ def truth(name):
         return reference.per_example_gradients(logits_model(model), OneAtATime(x), y)
 
 
+# Unrolled, these are graphs of thousands of operations, which take TensorFlow most of a minute.
+SLOW = ("masked recurrent", "stacked cells", "recurrent", "recurrent convolution")
+# Keras computes a LoRA embedding in a float64 model with a step in float32.
+TOLERANCE = {"LoRA": 1e-6}
+
+
 @pytest.mark.filterwarnings("ignore:The layers")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in CASES]
+)
 def test_rows_in_float64_by_rules_exactly_where_there_are_any(name):
     model, x, y = make(name, "float64")
     with floatx("float64"):
@@ -51,7 +59,8 @@ def test_rows_in_float64_by_rules_exactly_where_there_are_any(name):
     expected = truth(name)
     assert actual.shape == expected.shape
     # Thousands of roundings of 1e-16.
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
+    tolerance = TOLERANCE.get(name, 1e-11) * np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
     assert (engine.without_rule == []) == (name in WITH_RULES)
 
 
