@@ -3,13 +3,15 @@
 In one process: the ordinary gradient of the mean loss of N' examples and the Gram matrix by each
 method are timed in turn, round after round, on the same examples; a ratio is the median of a
 method's times over the median of the ordinary gradient's, of wall time and of processor time (which
-other work on the machine disturbs less). `--growth` also times "auto" from 25 to
-400 examples. `--memory MODEL SIDE` measures one Gram matrix of images of SIDE x SIDE in a process
-of its own, with the peak resident memory. Prints JSON with the environment.
+other work on the machine disturbs less). `--memory MODEL SIDE` measures one Gram matrix of images
+of SIDE x SIDE in a process of its own, with the peak resident memory. `--large N'` measures the
+Gram matrix and its determinant for that many random images on resnet20, in a process of its own,
+with the peak resident memory and the operations it takes. Prints JSON with the environment.
 
     python benchmarks/gram.py --models cnn resnet20 [--methods auto jacobian] [--rounds 7]
-    python benchmarks/gram.py --models resnet20 --growth
+    python benchmarks/gram.py --models vit bert lstm --examples 32
     python benchmarks/gram.py --memory wrn18_1_5 128
+    python benchmarks/gram.py --large 4000
 """
 
 import argparse
@@ -21,30 +23,32 @@ import statistics
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the commands do
 
 import keras
 import numpy as np
 import tensorflow as tf
+from gradient_models import MODELS, make
 
 from infomcr_tf import models
-from infomcr_tf.characterization import GradientEngine
+from infomcr_tf.gradients import GradientEngine
 
-MODELS = ("cnn", "resnet20", "wrn28_2", "densenet_bc_100_12")
 METHODS = ("auto", "one_example", "jacobian")
-GROWTH = (25, 50, 100, 200, 400)
 
 
 def main():
     """Measures what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["auto", "jacobian"])
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["auto"])
     parser.add_argument("--examples", type=int, default=100, help="N'")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds")
-    parser.add_argument("--growth", action="store_true", help="also time 25 to 400 examples")
     parser.add_argument("--memory", nargs=2, metavar=("MODEL", "SIDE"), help="peak memory instead")
+    parser.add_argument("--large", type=int, metavar="N", help="one large Gram matrix instead")
     arguments = parser.parse_args()
-    if arguments.memory:
+    if arguments.large:
+        result = {"large": large(arguments.large)}
+    elif arguments.memory:
         result = {"memory": memory(arguments.memory[0], int(arguments.memory[1]), arguments)}
     else:
         result = {"gram": {name: measure(name, arguments) for name in arguments.models}}
@@ -69,17 +73,20 @@ def ordinary_gradient(model):
             loss = tf.reduce_mean(loss)
         return tape.gradient(loss, [v.value for v in model.trainable_variables])
 
-    return lambda x, y: [g.numpy() for g in gradient(tf.constant(x), tf.constant(y))]
+    def arrays(x, y):
+        found = gradient(tf.constant(x), tf.constant(y))
+        return [tf.convert_to_tensor(g).numpy() for g in found]
+
+    return arrays
 
 
 def measure(name, arguments):
     """First result, median times and their ratios to the ordinary gradient."""
-    keras.utils.set_random_seed(0)
-    model = getattr(models, name)()
+    model, some = make(name)
     work = {"gradient": ordinary_gradient(model)}
-    for method in arguments.methods:
-        work[method] = GradientEngine(model, method=method).gram
-    x, y = examples(arguments.examples)
+    engines = {method: GradientEngine(model, method=method) for method in arguments.methods}
+    work |= {method: engine.gram for method, engine in engines.items()}
+    x, y = some(arguments.examples)
     first = {key: seconds(function, x, y)[0] for key, function in work.items()}
     medians = rounds(work, x, y, arguments.rounds)
     result = {
@@ -88,16 +95,12 @@ def measure(name, arguments):
             "median_s": round(medians[key][0], 4),
             "ratio": round(medians[key][0] / medians["gradient"][0], 2),
             "processor_ratio": round(medians[key][1] / medians["gradient"][1], 2),
+            "first_ratio": round(first[key] / first["gradient"], 2),
         }
         for key in work
     }
-    if arguments.growth:
-        result["growth_wall_and_processor_s"] = {}
-        for n in GROWTH:
-            some = {"auto": GradientEngine(model).gram}
-            rounds(some, *examples(n), 1)
-            measured = rounds(some, *examples(n), arguments.rounds)
-            result["growth_wall_and_processor_s"][n] = [round(s, 3) for s in measured["auto"]]
+    if "auto" in engines:
+        result["without_rule"] = engines["auto"].without_rule
     return result
 
 
@@ -140,6 +143,37 @@ def memory(name, side, arguments):
     }
 
 
+def large(n):
+    """Time, peak resident memory and operations of ln|xi| of n images on resnet20."""
+    keras.utils.set_random_seed(0)
+    model = models.resnet20()
+    x, y = examples(n)
+    start = time.perf_counter()
+    gram = GradientEngine(model).gram(x, y, progress=True)
+    in_products = time.perf_counter() - start
+    logdet = gram.logdet
+    taken = time.perf_counter() - start
+    multiplications = n * (n + 1) / 2 * num_parameters(model)
+    return {
+        "examples": n,
+        "seconds": round(taken, 1),
+        "seconds_without_determinant": round(in_products, 1),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, 2),
+        "logdet": logdet,
+        "logdet_error": gram.logdet_error,
+        "operations_of_products": 2 * multiplications,
+        "operations_per_second_of_float32_products": product_speed(),
+    }
+
+
+def product_speed(size=4096, rounds=5):
+    """Measured operations a second of one large float32 product: what the machine can do."""
+    a = tf.random.normal([size, size])
+    tf.matmul(a, a).numpy()
+    taken = [seconds(lambda: tf.matmul(a, a).numpy())[0] for _ in range(rounds)]
+    return 2 * size**3 / min(taken)
+
+
 def num_parameters(model):
     """W."""
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
@@ -153,6 +187,7 @@ def environment():
         "keras": keras.__version__,
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
+        "onednn": os.environ["TF_ENABLE_ONEDNN_OPTS"],
         "gpus": [d.name for d in tf.config.list_physical_devices("GPU")],
         "load_average": os.getloadavg()[0],
     }

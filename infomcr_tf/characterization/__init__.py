@@ -19,12 +19,8 @@ from infomcr_tf.characterization.metric_table import METRICS, Metric, Number, re
 from infomcr_tf.characterization.report import MinimumReport
 from infomcr_tf.characterization.settings import PROTOCOLS
 from infomcr_tf.gradients.examples import check_examples
-from infomcr_tf.gradients.gram import (
-    GradientEngine,
-    GramMatrix,
-    gram_matrix,
-    per_example_jacobian,
-)
+from infomcr_tf.gradients.gram import GradientEngine, gram_matrix, per_example_jacobian
+from infomcr_tf.gradients.gram_result import GramMatrix
 
 __all__ = [
     "METRICS",

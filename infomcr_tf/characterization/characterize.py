@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -37,7 +38,7 @@ def characterize(
     y: Any = None,
     *,
     num_trials: int = 100,
-    num_samples: int = 100,
+    num_samples: int | str = 100,
     metrics: str | Sequence[str] = "all",
     batch_norm: str = "inference",
     chunk_size: int | None = None,
@@ -72,8 +73,9 @@ def characterize(
         y: integer labels [N], or one-hot or soft labels [N, K] (the largest counts, Eq. 4).
         num_trials: T.
         num_samples: N', the examples of one trial; drawn without replacement, independently of the
-            other trials.
+            other trials. "all" measures all N examples in one trial, in tiles: 10,000 take minutes.
         metrics: "all", or some of `METRICS`; what is not selected is not computed. "all" leaves out
+            "frobenius_norm_sampled", which estimates what "frobenius_norm" is exactly, and
             `hessian_spectral_radius`, `hessian_trace` and `hessian_frobenius_norm`, which take far
             longer: those of the true Hessian of each sample's mean loss.
         batch_norm: "inference" (moving averages, so that per-example gradients exist) or "batch"
@@ -233,6 +235,10 @@ class Measurement:
             with float32_precision():
                 if settings.trial_metrics:
                     self._fetch_samples(state)
+                    for device in self._devices:
+                        worker = self._worker(Trials, device)
+                        worker.state = None if checkpoint is None else Path(checkpoint)
+                        worker.progress = progress
                     self._run(Trials, state.trials, range(settings.num_trials), state, progress)
                 if settings.input_metrics:
                     blocks = RobustnessBlocks.indices(settings, len(self._examples))

@@ -29,7 +29,7 @@ def gamma_hat(trial: TrialSpectrum) -> float:
 
 def spectral_radius(trial: TrialSpectrum) -> float:
     """`lambda_max(xi) = ||J||_2^2` (appendix D, constants dropped: not divided by N')."""
-    return trial.scale * float(trial.scaled_eigenvalues[-1])
+    return trial.scale * trial.scaled.largest
 
 
 def frobenius_norm(trial: TrialSpectrum) -> float:
@@ -39,8 +39,7 @@ def frobenius_norm(trial: TrialSpectrum) -> float:
 
 def frobenius_norm_cross(trial: TrialSpectrum) -> float:
     """`||xi / N'||_F^2 = ||J^T J / N'||_F^2`: the Fisher matrix of S^t with its cross terms."""
-    squares = np.sum(trial.scaled_eigenvalues**2)
-    return trial.scale**2 * float(squares) / trial.num_examples**2
+    return trial.scale**2 * trial.scaled.squares / trial.num_examples**2
 
 
 def trace(trial: TrialSpectrum) -> float:
@@ -65,7 +64,7 @@ def am_gm_gap(trial: TrialSpectrum) -> float:
     how far the trace, which the regulariser minimises, is from the determinant it stands for.
     """
     n = trial.num_examples
-    arithmetic = trial.scale / n * float(np.mean(trial.scaled_eigenvalues))
+    arithmetic = trial.scale / n * trial.scaled.mean
     with np.errstate(over="ignore"):
         geometric = float(np.exp(trial.gram.logdet / n)) / n
     return arithmetic - geometric
@@ -74,7 +73,7 @@ def am_gm_gap(trial: TrialSpectrum) -> float:
 def am_gm_bound(trial: TrialSpectrum) -> float:
     """The bound of `am_gm_gap`: `sqrt(|B| - 1) sigma`, sigma the eigenvalues' population std."""
     n = trial.num_examples
-    return float(np.sqrt(n - 1)) * trial.scale / n * float(np.std(trial.scaled_eigenvalues))
+    return float(np.sqrt(n - 1)) * trial.scale / n * trial.scaled.std
 
 
 def frobenius_norm_sampled(trial: TrialSpectrum) -> float:

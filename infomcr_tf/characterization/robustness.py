@@ -23,6 +23,7 @@ from infomcr_tf.characterization.example_set import ArrayExamples, StreamedExamp
 from infomcr_tf.characterization.settings import Settings
 from infomcr_tf.gradients.examples import num_examples, take
 from infomcr_tf.gradients.head import Head
+from infomcr_tf.gradients.kept import description, kept_with
 from infomcr_tf.gradients.loss_head import LossHead
 from infomcr_tf.gradients.network import Network
 
@@ -74,12 +75,13 @@ class RobustnessBlocks:
             generator = np.random.default_rng([settings.seed, 0, 2])
             size = settings.num_robustness_examples
             self._indices = np.sort(generator.choice(len(examples), size, replace=False))
-        self._jacobian = InputJacobian(
+        arguments = {"head": head, "device": device, "max_memory_bytes": max_memory_bytes}
+        with kept_with(
             model,
-            head=head,
-            device=device,
-            max_memory_bytes=max_memory_bytes,
-        )
+            ("InputJacobian", description(arguments)),
+            lambda: InputJacobian(model, **arguments),
+        ) as jacobian:
+            self._jacobian = jacobian
 
     @staticmethod
     def indices(settings: Settings, num_examples: int) -> range:

@@ -68,8 +68,16 @@ def resolve_settings(
     Raises:
         ValueError: naming the argument, what is expected and what was received.
     """
-    metrics = resolve_metrics(metrics)
+    metrics = resolve_metrics(metrics, protocol)
     defaults = Settings()
+    if isinstance(arguments.get("num_samples"), str) and arguments["num_samples"] == "all":
+        if protocol == "authors":
+            raise ValueError(
+                '`num_samples` must be an integer with `protocol="authors"`. '
+                "Received: num_samples='all'"
+            )
+        # All examples are one sample, and every trial would be the same.
+        arguments = {**arguments, "num_samples": num_examples, "num_trials": 1}
     arguments = {**vars(defaults), **arguments, "metrics": metrics, "protocol": protocol}
     for name in _COUNTS:
         value = arguments[name]
@@ -126,16 +134,20 @@ def _require_enough_examples(settings: Settings, num_examples: int) -> None:
         )
 
 
-def resolve_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
+def resolve_metrics(metrics: str | Sequence[str], protocol: str | None = None) -> tuple[str, ...]:
     """Returns the metrics that are meant, in the order of `METRICS`.
+
+    "all" leaves out what takes the rows of J a second time, as the sampled Frobenius norm does,
+    except in the authors' protocol.
 
     Raises:
         TypeError: where it is neither a name nor a list of names.
         ValueError: where a name is unknown (the nearest is suggested), or there is none.
     """
     if isinstance(metrics, str):
-        everything = tuple(name for name in METRICS if METRICS[name].needs != "hessian")
-        metrics = everything if metrics == "all" else (metrics,)
+        apart = {"hessian"} if protocol == "authors" else {"hessian", "rows"}
+        every = tuple(name for name in METRICS if METRICS[name].needs not in apart)
+        metrics = every if metrics == "all" else (metrics,)
     if not isinstance(metrics, (list, tuple, set, frozenset)):
         raise TypeError(f'`metrics` must be "all" or a list of names. Received: {metrics!r}')
     for name in metrics:

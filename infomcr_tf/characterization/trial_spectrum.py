@@ -7,14 +7,25 @@ norms, and the common scale comes back last.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from infomcr_tf.curvature import Estimate, trace_and_squared_norm
-from infomcr_tf.gradients.gram import GramMatrix
+from infomcr_tf.gradients.gram_result import EIGENVALUES_UP_TO, GramMatrix, largest_eigenvalue
+
+
+class EigenvalueSummary(NamedTuple):
+    """The largest eigenvalue, the sum of squares, the mean and the standard deviation of all."""
+
+    largest: float
+    squares: float
+    mean: float
+    std: float
 
 
 class TrialSpectrum:
@@ -65,12 +76,30 @@ class TrialSpectrum:
 
     @cached_property
     def scaled_eigenvalues(self) -> np.ndarray:
-        """Eigenvalues of `xi / max_j ||J_j||^2`, ascending; float64 [n]."""
+        """Eigenvalues of `xi / max_j ||J_j||^2`, ascending; float64 [n]. Minutes for n = 10,000."""
         if self._log_scale == -np.inf:
             return np.zeros(self.num_examples)
+        return np.maximum(np.linalg.eigvalsh(self._scaled_matrix()), 0.0)
+
+    @cached_property
+    def scaled(self) -> EigenvalueSummary:
+        """What can be said of the scaled eigenvalues, for many examples without computing all."""
+        if self.num_examples <= EIGENVALUES_UP_TO or self._log_scale == -np.inf:
+            eigenvalues = self.scaled_eigenvalues
+            return EigenvalueSummary(
+                largest=float(eigenvalues[-1]),
+                squares=float(np.sum(eigenvalues**2)),
+                mean=float(np.mean(eigenvalues)),
+                std=float(np.std(eigenvalues)),
+            )
+        matrix = self._scaled_matrix()
+        mean, squares = float(np.mean(np.diag(matrix))), float(np.sum(matrix**2))
+        std = math.sqrt(max(squares / self.num_examples - mean**2, 0.0))
+        return EigenvalueSummary(largest_eigenvalue(matrix), squares, mean, std)
+
+    def _scaled_matrix(self) -> np.ndarray:
         norms = np.exp(self.gram.log_norms - self._log_scale)
-        eigenvalues = np.linalg.eigvalsh(norms[:, None] * self.gram.cosines * norms)
-        return np.maximum(eigenvalues, 0.0)
+        return norms[:, None] * self.gram.cosines * norms
 
     @property
     def scale(self) -> float:

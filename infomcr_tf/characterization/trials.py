@@ -1,6 +1,7 @@
 """One trial: the sample S^t, its Gram matrix, and all metrics that follow from it."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,10 +13,13 @@ from infomcr_tf.characterization.metric_table import METRICS, SPECTRUM
 from infomcr_tf.characterization.settings import Settings
 from infomcr_tf.characterization.trial_spectrum import TrialSpectrum
 from infomcr_tf.curvature import HessianOperator
-from infomcr_tf.gradients.gram import GradientEngine
+from infomcr_tf.gradients.gram import GradientEngine, engine_of
 from infomcr_tf.gradients.head import Head
 from infomcr_tf.gradients.loss_head import LossHead
 from infomcr_tf.gradients.passes import DEFAULT_CHUNK
+
+# Examples of a trial that takes minutes.
+_MANY = 1000
 
 
 class Trials:
@@ -43,15 +47,21 @@ class Trials:
         max_memory_bytes: int,
     ) -> None:
         self._examples, self._settings, self._head = examples, settings, head
-        self._engine = GradientEngine(
-            model,
-            loss=head,
+        self._model = model
+        self._engine_arguments = {
             **settings.engine_arguments,
-            device=device,
-            max_memory_bytes=max_memory_bytes,
-        )
+            "loss": head,
+            "device": device,
+            "max_memory_bytes": max_memory_bytes,
+        }
+        # Refuses what it cannot work with.
+        GradientEngine(model, **self._engine_arguments)
+        #: Where a trial of very many examples keeps what it has computed, or None.
+        self.state: Path | None = None
+        #: Whether such a trial shows its progress.
+        self.progress = False
         self._num_parameters = num_parameters(model)
-        self._model, self._device = model, device
+        self._device = device
         self._hessian: HessianOperator | None = None
 
     def __call__(self, trial: int) -> dict[str, float]:
@@ -59,8 +69,19 @@ class Trials:
         settings = self._settings
         indices = sample_of(settings, len(self._examples), trial)
         x, labels = self._examples.take(indices)
+        with engine_of(self._model, **self._engine_arguments) as engine:
+            return self._measured(trial, engine, x, labels)
+
+    def _measured(
+        self, trial: int, engine: GradientEngine, x: Any, labels: np.ndarray
+    ) -> dict[str, float]:
+        settings = self._settings
+        long = {}
+        if len(labels) >= _MANY:
+            state = self.state and self.state.with_name(f"{self.state.name}.trial{trial}.npz")
+            long = {"state": state, "progress": self.progress}
         try:
-            gram = self._engine.gram(x, labels)
+            gram = engine.gram(x, labels, **long)
         except tf.errors.InvalidArgumentError as error:  # such as a class that does not exist
             reason = " ".join(str(error.message).split())[:200]
             raise ValueError(
@@ -80,7 +101,7 @@ class Trials:
             return result | dict.fromkeys(computed, float("nan"))
         spectrum = TrialSpectrum(
             gram,
-            row_blocks=functools.partial(self._engine.row_blocks, x, labels),
+            row_blocks=functools.partial(engine.row_blocks, x, labels),
             num_parameters=self._num_parameters,
             generator=np.random.default_rng([settings.seed, trial, 1]),
             make_hessian=functools.partial(self._hessian_of, x, labels),

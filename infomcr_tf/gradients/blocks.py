@@ -1,9 +1,10 @@
-r"""Per-example gradients of one variable, for n examples, and their Gram matrix.
+r"""Per-example gradients of one variable, for n examples, and their inner products.
 
-Both forms consist of tensors with the examples along the first axis, so parts computed from chunks
+All forms consist of tensors with the examples along the first axis, so parts computed from chunks
 of the examples can be joined.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,10 +12,8 @@ import tensorflow as tf
 
 # Columns handed on or joined at once: bounds a copy to 0.26 MB an example.
 _SLICE = 65536
-# Narrower parts are multiplied together.
-_NARROW = 4096
-# Length of a partial inner product: accurate in float32, and the operands stay in the cache.
-_PARTIAL = 1024
+# Length of a partial inner product: the longer, the larger the rounding of float32 sums.
+_PARTIAL = 16384
 
 
 class Rows(NamedTuple):
@@ -26,11 +25,17 @@ class Rows(NamedTuple):
 
     parts: tuple[tf.Tensor, ...]
 
-    def slices(self) -> Iterator[tf.Tensor]:
+    def slices(self, width: int = _SLICE) -> Iterator[tf.Tensor]:
         """The columns, one part after the other."""
         for part in self.parts:
-            for start in range(0, part.shape[1], _SLICE):
-                yield part[:, start : start + _SLICE]
+            for start in range(0, part.shape[1], width):
+                whole = part.shape[1] <= width
+                yield part if whole else part[:, start : start + width]
+
+    def products(self, other: "Rows", dtype: tf.DType) -> tf.Tensor:
+        """The inner products [n, m] with the gradients of m other examples, in float64."""
+        pairs = zip(self.slices(_PARTIAL), other.slices(_PARTIAL), strict=True)
+        return tf.add_n([_matmul(mine, its, dtype) for mine, its in pairs])
 
 
 class OuterProducts(NamedTuple):
@@ -53,14 +58,18 @@ class OuterProducts(NamedTuple):
         """Whether inner products of factors take fewer operations than those of P x Q rows."""
         return positions**2 * (p + q) <= p * q
 
-    def gram(self) -> tf.Tensor:
-        """The inner products [n, n], in float64."""
-        n, positions = self.u.shape[:2]
+    def products(self, other: "OuterProducts", dtype: tf.DType) -> tf.Tensor:
+        """The inner products [n, m] with the gradients of m other examples, in float64."""
+        del dtype  # the factors are short: float64 costs little
+        positions = self.u.shape[1]
         products = 1.0
-        for factor in self:
-            flat = tf.cast(tf.reshape(factor, [n * positions, factor.shape[2]]), tf.float64)
-            products *= tf.matmul(flat, flat, transpose_b=True)
-        return tf.reduce_sum(tf.reshape(products, [n, positions, n, positions]), axis=[1, 3])
+        for mine, its in zip(self, other, strict=True):
+            left, right = (
+                tf.cast(tf.reshape(t, [-1, mine.shape[2]]), tf.float64) for t in (mine, its)
+            )
+            products *= tf.matmul(left, right, transpose_b=True)
+        n, m = tf.shape(self.u)[0], tf.shape(other.u)[0]
+        return tf.reduce_sum(tf.reshape(products, [n, positions, m, positions]), axis=[1, 3])
 
     def slices(self) -> Iterator[tf.Tensor]:
         """The columns of the gradients, one part after the other."""
@@ -70,42 +79,79 @@ class OuterProducts(NamedTuple):
             yield tf.reshape(part, [-1, part.shape[1] * part.shape[2]])
 
 
-Block = Rows | OuterProducts
+class Lookups(NamedTuple):
+    """The gradients of a table of which each example looked up some rows.
+
+    Attributes:
+        tokens: [n, S] int32, the rows looked up.
+        gradients: [n, S, D], with respect to what was looked up.
+        table: [n, V, 0], empty: its static shape says how long the table is.
+    """
+
+    tokens: tf.Tensor
+    gradients: tf.Tensor
+    table: tf.Tensor
+
+    @staticmethod
+    def of(tokens: tf.Tensor, gradients: tf.Tensor, length: int) -> "Block":
+        """Look-ups in a table of this length; rows where these are cheaper to multiply."""
+        lookups = Lookups(tokens, gradients, tf.zeros([tf.shape(tokens)[0], length, 0]))
+        if tokens.shape[1] ** 2 <= length:
+            return lookups
+        return Rows((tf.concat(list(lookups.slices()), axis=1),))
+
+    def products(self, other: "Lookups", dtype: tf.DType) -> tf.Tensor:
+        """The inner products [n, m] with the gradients of m other examples, in float64."""
+        positions, width = self.gradients.shape[1:]
+        tokens = tf.reshape(other.tokens, [-1])
+        gradients = tf.reshape(other.gradients, [-1, width])
+
+        def with_others(example: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            own, d = example
+            same = tf.cast(own[:, None] == tokens[None], tf.float64)
+            products = same * _matmul(d, gradients, dtype)
+            return tf.reduce_sum(tf.reshape(products, [positions, -1, positions]), axis=[0, 2])
+
+        return tf.map_fn(with_others, (self.tokens, self.gradients), fn_output_signature=tf.float64)
+
+    def slices(self) -> Iterator[tf.Tensor]:
+        """The columns of the gradients: those of the whole table."""
+        length, width = self.table.shape[1], self.gradients.shape[2]
+        n = tf.shape(self.tokens)[0]
+        segments = self.tokens + length * tf.range(n)[:, None]
+        rows = tf.math.unsorted_segment_sum(self.gradients, segments, n * length)
+        yield tf.reshape(rows, [-1, length * width])
 
 
-def inner_products(blocks: list[Block], dtype: tf.DType) -> tf.Tensor:
-    """The inner products [n, n] of gradients that consist of several blocks, in float64.
+Block = Rows | OuterProducts | Lookups
+
+
+def inner_products(left: list[Block], right: list[Block], dtype: tf.DType) -> tf.Tensor:
+    """The inner products [n, m] of the gradients of n and m examples, in float64.
 
     Args:
-        blocks: the blocks, of eager tensors.
-        dtype: in which float32 gradients are multiplied, over at most 1024 columns at a time; the
-            partial inner products are added in float64.
+        left: the blocks of n examples.
+        right: the blocks of m examples, of the same variables.
+        dtype: in which float32 gradients are multiplied; partial inner products are added in
+            float64.
     """
-    products, narrow = 0.0, []
-    for block in blocks:
-        if isinstance(block, OuterProducts):
-            products += block.gram()
-            continue
-        narrow += [part for part in block.parts if part.shape[1] < _NARROW]
-        for part in block.parts:
-            if part.shape[1] >= _NARROW:
-                products += _partial_products(part, dtype)
-    if narrow:
-        products += _partial_products(tf.concat(narrow, axis=1), dtype)
-    return products
+    return tf.add_n([a.products(b, dtype) for a, b in zip(left, right, strict=True)])
+
+
+def dense_rows(block: Block) -> tf.Tensor:
+    """The gradients as one tensor [n, size]."""
+    if isinstance(block, Rows) and len(block.parts) == 1:
+        return block.parts[0]
+    parts = block.parts if isinstance(block, Rows) else list(block.slices())
+    return tf.concat(parts, axis=1)
 
 
 def nbytes(block: Block) -> int:
-    """The memory of a block's tensors."""
-    return sum(t.shape.num_elements() * t.dtype.size for t in tf.nest.flatten(block))
+    """The memory of one example's share of a block."""
+    return sum(math.prod(t.shape[1:]) * t.dtype.size for t in tf.nest.flatten(block))
 
 
-def _partial_products(rows: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    n, width = rows.shape
-    dtype = tf.float64 if rows.dtype == tf.float64 else dtype
-    count = -(-width // _PARTIAL)
-    length = -(-width // count)
-    if count * length > width:
-        rows = tf.pad(rows, [(0, 0), (0, count * length - width)])
-    rows = tf.transpose(tf.reshape(tf.cast(rows, dtype), [n, count, length]), [1, 0, 2])
-    return tf.reduce_sum(tf.cast(tf.matmul(rows, rows, transpose_b=True), tf.float64), axis=0)
+def _matmul(left: tf.Tensor, right: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    dtype = tf.float64 if left.dtype == tf.float64 else dtype
+    products = tf.matmul(tf.cast(left, dtype), tf.cast(right, dtype), transpose_b=True)
+    return tf.cast(products, tf.float64)

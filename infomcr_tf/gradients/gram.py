@@ -5,9 +5,11 @@ $\hat J$ and the logarithms of their lengths: $\ln|\xi| = 2 \sum_j \ln\|J_j\| +
 \ln|\hat J \hat J^T|$, so neither saturated nor large gradients leave the range of numbers.
 """
 
-import dataclasses
-import functools
-from collections.abc import Iterable, Iterator
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -15,73 +17,18 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.arguments import check_choice, check_integer, check_number
-from infomcr_tf.gradients.blocks import Block, inner_products
+from infomcr_tf.gradients.accumulation import Accumulation, checked, identity_of, run
 from infomcr_tf.gradients.examples import check_examples, take
+from infomcr_tf.gradients.gram_result import GramMatrix, logdet_errors
 from infomcr_tf.gradients.head import HeadOutput
+from infomcr_tf.gradients.kept import description, kept_with
 from infomcr_tf.gradients.losses import make_head
 from infomcr_tf.gradients.network import Network
 from infomcr_tf.gradients.passes import METHODS, Pass, Plan
 
-
-@dataclasses.dataclass(frozen=True)
-class GramMatrix:
-    r"""$\xi = J J^T$ of n examples, as cosines and logarithms of lengths.
-
-    Attributes:
-        cosines: [n, n] float64, $\hat J \hat J^T$ with unit rows $\hat J$; the row and column of a
-            zero gradient are zero.
-        log_norms: [n] float64, $\ln \|J_j\|$, -inf for a zero gradient.
-        losses: [N'] float64, cross-entropy of all the examples given, of the model's own logits.
-        correct: [N'] bool, which of them are classified correctly.
-        kept: [n] indices of the rows among the N' examples given.
-        epsilon: unit roundoff of the dtype that J was computed in.
-    """
-
-    cosines: np.ndarray
-    log_norms: np.ndarray
-    losses: np.ndarray
-    correct: np.ndarray
-    kept: np.ndarray
-    epsilon: float
-
-    @property
-    def excluded(self) -> np.ndarray:
-        """Indices of the examples left out, because `equalize_loss` has no temperature for them."""
-        return np.setdiff1d(np.arange(len(self.losses)), self.kept)
-
-    @property
-    def xi(self) -> np.ndarray:
-        r"""$\xi$ [n, n] float64; entries below about 1e-308 are zero."""
-        return self.cosines * np.exp(np.add.outer(self.log_norms, self.log_norms))
-
-    @functools.cached_property
-    def eigenvalues(self) -> np.ndarray:
-        """Eigenvalues [n] of `cosines`, ascending. Not those of `xi`."""
-        return np.linalg.eigvalsh(self.cosines)
-
-    @property
-    def rank_tolerance(self) -> float:
-        r"""Eigenvalues of `cosines` at most this large count as zero.
-
-        An entry of $\hat J$ is known to within some roundings $\epsilon$ of its row's length, so a
-        singular value of $\hat J$ that is zero appears as at most $\sqrt n c \epsilon$, and as an
-        eigenvalue as the square of it; c = 32 allows for the layers that a gradient passes. The
-        eigenvalues themselves are exact to n roundings of float64.
-        """
-        n = len(self.cosines)
-        return n * max((32 * self.epsilon) ** 2, np.finfo(np.float64).eps * n)
-
-    @property
-    def rank(self) -> int:
-        """The rank of `xi`: that of `cosines`, as rows and columns only differ in length."""
-        return int((self.eigenvalues > self.rank_tolerance).sum())
-
-    @property
-    def logdet(self) -> float:
-        r"""$\ln|\xi|$, natural logarithm; -inf where `rank` is below n."""
-        if self.rank < len(self.cosines):
-            return -np.inf
-        return float(2 * self.log_norms.sum() + np.log(self.eigenvalues).sum())
+# Standard deviation of ln|xi|, in nats, up to which float32 products are good enough.
+LOGDET_TOLERANCE = 1e-3
+_FLOAT32 = float(np.finfo(np.float32).eps) / 2
 
 
 class GradientEngine:
@@ -97,14 +44,15 @@ class GradientEngine:
             the authors, by default); in "inference" mode only memory and speed depend on it.
         normalize_logits: see `Head`.
         equalize_loss: see `Head`.
-        method: how rows of J are computed. "auto": by layer rules from one batched forward and
-            backward pass, and where a layer has no rule, or its rule does not hold, as
-            "one_example": one ordinary gradient after the other. "jacobian":
+        method: how rows of J are computed. "auto": from one batched forward and backward pass, and
+            where a variable is used in a way that has no rule, or the result does not agree with
+            ordinary gradients, as "one_example": one ordinary gradient after the other, in a loop
+            inside the graph. A warning says for which layers. "jacobian":
             `tf.GradientTape.jacobian`, vectorised where TensorFlow can. In "batch" mode it is
             always "jacobian", where the model has a trainable BatchNorm layer.
         max_memory_bytes: bound on what is held of J and of the recorded activations at any time;
-            more passes over the examples are made where it is too little. What TensorFlow itself
-            needs, and one example or one variable that is larger, come on top.
+            more passes over the examples are made where it is too little. The Gram matrix itself,
+            and what TensorFlow needs for one example, come on top.
         device: a TensorFlow device name to compute on; None leaves it to TensorFlow.
 
     Raises:
@@ -142,64 +90,99 @@ class GradientEngine:
             "chunk_size": chunk_size,
             "max_memory_bytes": int(check_number("max_memory_bytes", max_memory_bytes, minimum=1)),
         }
-        self._plan = None
+        self._plans: dict[str, Plan] = {}
+        self._told = False
 
     @property
     def without_rule(self) -> list[str]:
-        """Paths of the variables whose gradients are not computed by layer rules.
+        """Paths of the variables whose gradients are computed one example after the other.
 
         Empty before the first examples: it is known only then.
         """
-        return [] if self._plan is None else self._plan.without_rule
+        indices = {i for plan in self._plans.values() for i in plan.without_rule}
+        return [self._network.variables[i].path for i in sorted(indices)]
 
-    def gram(self, x: Any, y: Any) -> GramMatrix:
-        """Returns the Gram matrix of the examples.
+    def gram(
+        self, x: Any, y: Any, *, state: str | os.PathLike | None = None, progress: bool = False
+    ) -> GramMatrix:
+        """Returns the Gram matrix of the examples, of any number.
+
+        Inner products are computed in float32 and added in float64. Where their rounding, which is
+        measured, may move ln|xi| by more than 0.001, those that matter are computed again in
+        float64.
+
+        Args:
+            x: examples, one array [N', ...] or a list, tuple or dict of arrays.
+            y: integer labels [N'] or one-hot labels [N', K].
+            state: a file that keeps what has been computed, for computations of many minutes. The
+                same call goes on from there after an interruption; it is removed at the end.
+            progress: show a progress bar, where more than one pass over the examples is made.
 
         Raises:
             ValueError: if the examples do not fit the model, see `check_examples`.
         """
         x, y = check_examples(self._network.model, x, y, head=self._head)
-        y = self._head.rows(y)
-        x, y, passes = self._prepare(x, y)
-        results = (self._run(part, x, y) for part in passes)
-        if len(passes) == 1:  # what fits into the memory need not be computed again
-            results = list(results)
-        gram = self._assemble(*self._products(results, tf.float32))
-        # Products in float32 move eigenvalues by at most about sqrt(n) roundings.
-        n = len(gram.cosines)
-        if n and gram.eigenvalues[0] < 1000 * np.sqrt(n) * np.finfo(np.float32).eps:
-            if len(passes) > 1:
-                results = (self._run(part, x, y) for part in passes)
-            gram = self._assemble(*self._products(results, tf.float64))
+        with tf.device(self._device):
+            tensors, labels, plan = self._prepare(x, y)
+            whole = plan.whole(tensors, labels)
+            passes = plan.passes(tensors, labels)
+            self._tell(plan, passes, tensors, labels)
+            tile = plan.tile(len(y))
+            identity = ""
+            if state is not None:
+                about = (self._settings, description(self._head), tile)
+                identity = identity_of(self._network.model, x, y, about)
+            sums = Accumulation(len(y), tile, state=state, identity=identity, progress=progress)
+            if whole is None:
+                sums.add(passes, tensors, labels)
+            else:
+                head, products, errors = whole(tensors, labels)
+                sums.head, sums.products = checked(head), products.numpy()
+                sums.errors = errors.numpy()
+            gram = self._refined(sums, passes, tensors, labels)
+        sums.forget()
         return gram
 
-    def _products(
-        self, results: Iterable[tuple[HeadOutput, dict[int, Block]]], dtype: tf.DType
-    ) -> tuple[HeadOutput, np.ndarray]:
-        heads, products = [], []
-        for head, blocks in results:
-            heads.append(head)
-            with tf.device(self._device):
-                products.append(inner_products(list(blocks.values()), dtype).numpy())
-        products = np.sum(products, axis=0)
-        if not np.isfinite(products).all():
+    def _refined(self, sums: Accumulation, passes: list[Pass], x: Any, y: tf.Tensor) -> GramMatrix:
+        """The Gram matrix, with the products in float64 that its determinant needs."""
+        if not np.isfinite(sums.products).all():
             raise ValueError("`model` has NaN or infinite gradients on these examples.")
-        # Every pass has the same head.
-        return heads[0], products
+        if self._epsilon < _FLOAT32:  # everything was in float64
+            return self._assemble(sums.head, sums.products, 0.0)
+        lengths = np.sqrt(np.diag(sums.products))
+        safe = np.where(lengths > 0, lengths, 1)
+        cosines = sums.products / safe[:, None] / safe
+        # A zero gradient makes the determinant zero whatever the others are.
+        cosines[np.diag_indices(len(safe))] = 1
+        variances = logdet_errors(cosines, sums.errors, sums.tiles, _FLOAT32)
+        del cosines
+        pairs, left = _pairs_to_refine(variances, len(sums.tiles))
+        if pairs:
+            sums.refine(passes, x, y, pairs)
+        return self._assemble(sums.head, sums.products, left)
 
-    def _assemble(self, head: HeadOutput, products: np.ndarray) -> GramMatrix:
+    @property
+    def _epsilon(self) -> float:
+        """Unit roundoff of the dtype that the network computes in."""
+        return float(np.finfo(self._network.dtype.as_numpy_dtype).eps) / 2
+
+    def _assemble(self, head: HeadOutput, products: np.ndarray, error: float) -> GramMatrix:
         lengths = np.sqrt(np.diag(products))
         safe = np.where(lengths > 0, lengths, 1)
         with np.errstate(divide="ignore"):
             log_norms = head.log_norms + np.log(lengths)
         kept = np.flatnonzero(head.kept)
+        for row, length in zip(products, safe, strict=True):
+            row /= length * safe  # the same for row and column, so that it stays symmetric
+        cosines = products if len(kept) == len(products) else products[np.ix_(kept, kept)]
         return GramMatrix(
-            cosines=(products / np.outer(safe, safe))[np.ix_(kept, kept)],
+            cosines=cosines,
             log_norms=log_norms[kept],
             losses=head.losses,
             correct=head.correct,
             kept=kept,
-            epsilon=float(np.finfo(self._network.dtype.as_numpy_dtype).eps) / 2,
+            epsilon=self._epsilon,
+            logdet_error=error,
         )
 
     def row_blocks(self, x: Any, y: Any) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
@@ -210,43 +193,102 @@ class GradientEngine:
         for a float.
         """
         x, y = check_examples(self._network.model, x, y, head=self._head)
-        y = self._head.rows(y)
         offsets = np.concatenate([[0], np.cumsum(self._network.sizes)])
-        x, y, passes = self._prepare(x, y)
+        with tf.device(self._device):
+            x, y, plan = self._prepare(x, y)
+            passes = plan.passes(x, y)
+            self._tell(plan, passes, x, y)
+            tile = plan.tile(len(y))
+            tiles = [slice(i, i + tile) for i in range(0, len(y), tile)]
         for part in passes:
-            head, blocks = self._run(part, x, y)
-            for index, block in blocks.items():
-                start = offsets[index]
-                for columns in block.slices():
-                    stop = start + columns.shape[1]
-                    yield slice(start, stop), columns.numpy()[head.kept], head.log_norms[head.kept]
+            with tf.device(self._device):
+                results = [run(part, take(x, one), y[one]) for one in tiles]
+            kept = [head.kept for head, _ in results]
+            scales = np.concatenate([head.log_norms[head.kept] for head, _ in results])
+            for k, piece in enumerate(part.pieces):
+                start = offsets[piece.index] + piece.start
+                for columns in zip(*(blocks[k].slices() for _, blocks in results), strict=True):
+                    stop = start + columns[0].shape[1]
+                    rows = [c.numpy()[keep] for c, keep in zip(columns, kept, strict=True)]
+                    yield slice(start, stop), np.concatenate(rows), scales
                     start = stop
 
-    def _prepare(self, x: Any, y: np.ndarray) -> tuple[Any, tf.Tensor, list[Pass]]:
-        """The examples as tensors, and the passes over them."""
-        with tf.device(self._device):
-            x = keras.tree.map_structure(tf.convert_to_tensor, x)
-            y = tf.constant(y)
-            if self._plan is None:
-                two = take(x, slice(0, 2))
-                self._network.check(x, y)
-                self._plan = Plan(self._network, self._head, x=two, **self._settings)
-            return x, y, self._plan.passes(x, y)
+    def _prepare(self, x: Any, y: np.ndarray) -> tuple[Any, tf.Tensor, Plan]:
+        """The examples as tensors, and the plan for their shape."""
+        x = keras.tree.map_structure(tf.convert_to_tensor, x)
+        y = tf.convert_to_tensor(y)
+        shape = keras.tree.map_structure(lambda leaf: (leaf.shape[1:], leaf.dtype), x)
+        key = repr((shape, min(len(y), 2)))
+        if key not in self._plans:
+            self._plans[key] = Plan(self._network, self._head, x=x, y=y, **self._settings)
+        return x, y, self._plans[key]
 
-    def _run(self, part: Pass, x: Any, y: tf.Tensor) -> tuple[HeadOutput, dict[int, Block]]:
-        """The head's output and the blocks of the variables of one pass, for all examples."""
-        with tf.device(self._device):
-            chunks = [slice(i, i + part.chunk_size) for i in range(0, len(y), part.chunk_size)]
-            results = [part.function(take(x, chunk), y[chunk]) for chunk in chunks]
-            head, blocks = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)
-        head = HeadOutput(*(values.numpy() for values in head))
-        if not np.isfinite(head.losses).all():
-            raise ValueError("`model` gives NaN or infinite logits on these examples.")
-        return head, blocks
+    def _tell(self, plan: Plan, passes: list[Pass], x: Any, y: tf.Tensor) -> None:
+        """Warns once of what is computed one example after the other though not asked for."""
+        indices = plan.without_rule
+        if self._told or not indices or self._settings["method"] != "auto":
+            return
+        if self._network.couples_examples:
+            return
+        self._told = True
+        sizes = self._network.sizes
+        share = sum(sizes[i] for i in indices) / sum(sizes)
+        owners = [
+            layer.name
+            for layer in self._network.layers()
+            if {id(v) for v in layer._trainable_variables}
+            & {id(self._network.variables[i]) for i in indices}
+        ]
+        more = f" and {len(owners) - 5} more" if len(owners) > 5 else ""
+        warnings.warn(
+            f"The layers {owners[:5]}{more} ({share:.2%} of the trainable weights) use their "
+            "variables in a way that has no rule, so these gradients are computed one example "
+            f"after the other: {_slower(passes, x, y)} "
+            "`infomcr_tf.gradients.register_layer_rule` takes a rule for a layer.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _pairs_to_refine(
+    variances: np.ndarray | None, count: int
+) -> tuple[list[tuple[int, int]], float]:
+    """The fewest pairs of tiles without which ln|xi| is known well enough, and the error left."""
+    if variances is None:
+        return [(i, j) for i in range(count) for j in range(i, count)], 0.0
+    order = np.argsort(variances, axis=None)
+    left = np.cumsum(variances.ravel()[order])
+    enough = int(np.searchsorted(left, LOGDET_TOLERANCE**2, side="right"))
+    pairs = [np.unravel_index(k, variances.shape) for k in order[enough:]]
+    rest = float(np.sqrt(left[enough - 1])) if enough else 0.0
+    return [(int(i), int(j)) for i, j in pairs if i <= j], rest
+
+
+def _slower(passes: list[Pass], x: Any, y: tf.Tensor) -> str:
+    """About how much longer than the batched passes the others take, measured on these examples."""
+
+    def seconds(some: list[Pass], n: int) -> float:
+        taken = []
+        for _ in range(2):  # the first call prepares the graph
+            start = time.perf_counter()
+            for part in some:
+                run(part, take(x, slice(0, n)), y[:n])
+            taken.append(time.perf_counter() - start)
+        return taken[-1]
+
+    n = min(len(y), 8)
+    slow = [part for part in passes if not part.by_rules]
+    fast = [part for part in passes if part.by_rules]
+    if not fast:
+        return f"about {len(y)} passes of one example in the place of one of {len(y)}."
+    batched = seconds(fast, n)
+    return f"about {(batched + seconds(slow, n)) / batched:.0f} times slower."
 
 
 def gram_matrix(model: keras.Model, x: Any, y: Any, **settings: Any) -> np.ndarray:
     r"""Returns $\xi = J J^T$ [N', N'] in float64 (Eq. 5); J is never held whole.
+
+    Graphs are kept with the model, so further calls do not trace again.
 
     Args:
         model: a built Keras model with one output [n, K] of logits (or softmax of logits).
@@ -254,14 +296,40 @@ def gram_matrix(model: keras.Model, x: Any, y: Any, **settings: Any) -> np.ndarr
         y: integer labels [N'] or one-hot labels [N', K]; with a `loss`, its targets.
         **settings: see `GradientEngine`.
     """
-    return GradientEngine(model, **settings).gram(x, y).xi
+    with engine_of(model, **settings) as engine:
+        return engine.gram(x, y).xi
 
 
 def per_example_jacobian(model: keras.Model, x: Any, y: Any, **settings: Any) -> np.ndarray:
     r"""Returns J [N', W], the gradient of each example's cross-entropy with respect to w.
 
-    The columns are those of the flattened and joined `model.trainable_variables`.
+    The columns are those of the flattened and joined `model.trainable_variables`. Graphs are kept
+    with the model, as by `gram_matrix`.
     """
-    engine = GradientEngine(model, **settings)
-    blocks = sorted(engine.row_blocks(x, y), key=lambda block: block[0].start)
+    with engine_of(model, **settings) as engine:
+        blocks = sorted(engine.row_blocks(x, y), key=lambda block: block[0].start)
     return np.concatenate([np.exp(scales)[:, None] * block for _, block, scales in blocks], axis=1)
+
+
+def engine_of(
+    model: keras.Model,
+    *,
+    loss: Any = "auto",
+    loss_weights: Any = None,
+    normalize_logits: float | None = None,
+    equalize_loss: float | None = None,
+    **settings: Any,
+) -> contextlib.AbstractContextManager[GradientEngine]:
+    """A context with the engine of these settings that is kept with a model."""
+    head = make_head(
+        model,
+        loss,
+        loss_weights=loss_weights,
+        normalize_logits=normalize_logits,
+        equalize_loss=equalize_loss,
+    )
+    return kept_with(
+        model,
+        ("GradientEngine", description(head), settings),
+        lambda: GradientEngine(model, loss=head, **settings),
+    )

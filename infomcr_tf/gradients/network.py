@@ -8,7 +8,7 @@ no variable is ever assigned to. When the call ends, however it ends, the model 
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -113,27 +113,33 @@ class Network:
         return named
 
     def logits(
-        self, x: Any, recorder: contextlib.AbstractContextManager | None = None
+        self,
+        x: Any,
+        values: list[tf.Tensor] | None = None,
+        overrides: Sequence[tuple[Any, str, Any]] = (),
     ) -> tf.Tensor:
         """Returns the logits [n, K], or rows [n, D] of all outputs for a `LossHead`.
 
         Args:
             x: inputs, one tensor or a list, tuple or dict.
-            recorder: a context to call the model in, see `Recorder`.
+            values: what stands for `variables`; None are their own values.
+            overrides: attributes of layers for the time of the call, see `override`.
         """
-        recorder = recorder or contextlib.nullcontext()
+        mapping = [] if values is None else list(zip(self.variables, values, strict=True))
         # `layer.call` as it is now: perhaps a kernel of `normalization_kernels`.
-        overrides = [(layer, "call", _in_training(layer.call)) for layer in self._in_training]
-        with override(self._overrides + overrides), recorder, keras.StatelessScope():
+        training = [(layer, "call", _in_training(layer.call)) for layer in self._in_training]
+        chosen = [*self._overrides, *training, *overrides]
+        with override(chosen), keras.StatelessScope(mapping):
             outputs = self.model(x, training=False)
             join = getattr(self._head, "join", _logits)
             return join(outputs)
 
-    def check_logits(self, x: Any) -> int:
+    def check_logits(self, x: Any, logits: Callable | None = None) -> int:
         """Checks on one or two examples that the model gives what the head wants, for each alone.
 
         Args:
             x: checked examples, one array or tensor or a structure of them.
+            logits: a faster form of the method `logits`.
 
         Returns:
             K, the number of classes, or D.
@@ -143,13 +149,14 @@ class Network:
                 batch mode, depend on the other examples.
         """
         last = len(keras.tree.flatten(x)[0]) - 1
+        logits = logits or self.logits
 
         def logits_of(*indices: int) -> np.ndarray:
             chosen = keras.tree.map_structure(lambda leaf: tf.gather(leaf, indices), x)
-            return self.logits(chosen).numpy()
+            return logits(chosen).numpy()
 
         together = logits_of(0, last, 0)
-        self._check_outputs(x, together)
+        self._check_outputs(x, together, logits)
         if self._was_half:
             refuse_half_precision(self.logits, x)
         # A batch is added up in another order: some roundings of the largest logit.
@@ -160,22 +167,23 @@ class Network:
                     raise ValueError(NOT_PER_EXAMPLE)
         return together.shape[1]
 
-    def check(self, x: Any, y: tf.Tensor) -> None:
+    def check(self, x: Any, y: tf.Tensor, logits: Callable | None = None) -> None:
         """Checks model and loss on a few examples.
 
         Args:
             x: checked examples, as tensors.
             y: their labels, or rows of targets for a `LossHead`.
+            logits: a faster form of the method `logits`.
 
         Raises:
             ValueError: see `check_logits`, and `LossHead.check`.
         """
-        self.check_logits(x)
+        self.check_logits(x, logits)
         if not getattr(self._head, "has_classes", True):
             some = keras.tree.map_structure(lambda leaf: leaf[:_FEW], x)
-            self._head.check(self.logits(some), y[:_FEW])
+            self._head.check((logits or self.logits)(some), y[:_FEW])
 
-    def _check_outputs(self, x: Any, rows: np.ndarray) -> None:
+    def _check_outputs(self, x: Any, rows: np.ndarray, logits: Callable) -> None:
         head = self._head
         if not getattr(head, "has_classes", True):
             if not np.isfinite(rows).all():
@@ -185,7 +193,7 @@ class Network:
         check_logits(rows, trusted=trusted)
         if not trusted and ((rows > 0) & (rows < 1)).all():
             some = keras.tree.map_structure(lambda leaf: leaf[:_MANY], x)
-            rows = self.logits(some).numpy()
+            rows = logits(some).numpy()
             if ((rows > 0) & (rows < 1)).all():
                 raise ValueError(
                     "`model` must give logits or a softmax of them, unless `loss` is given. "

@@ -1,40 +1,67 @@
 """Which variables' gradients are computed how, in which passes and chunks of examples."""
 
 import functools
+import math
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from infomcr_tf.gradients.blocks import Block, Rows, dense_rows, inner_products
 from infomcr_tf.gradients.examples import take
-from infomcr_tf.gradients.head import Head
-from infomcr_tf.gradients.layer_gradients import (
-    InnerGraphError,
-    LayerGradients,
-    checked_layers,
-)
+from infomcr_tf.gradients.head import Head, HeadOutput
 from infomcr_tf.gradients.network import TRACING, Network
 from infomcr_tf.gradients.tape_gradients import (
     OneExampleGradients,
     TapeJacobian,
     traced_and_verified,
 )
+from infomcr_tf.gradients.traced_gradients import TracedGradients
 
 METHODS = ("auto", "one_example", "jacobian")
 # Examples of a chunk where nothing else decides; the authors' choice for BatchNorm's statistics.
 DEFAULT_CHUNK = 10
+# Examples whose rows are multiplied at a time: enough for a product to run at full speed.
+MAX_TILE = 512
+# Examples on which float32 products are compared with float64 ones.
+ERROR_SAMPLE = 16
+
+
+class Piece(NamedTuple):
+    """Columns `start` to `stop` of a variable's gradients; all of them where `stop` is None."""
+
+    index: int
+    start: int = 0
+    stop: int | None = None
+
+    def of(self, block: Block) -> Block:
+        """This piece of a block of the variable."""
+        if self.stop is None:
+            return block
+        return Rows((dense_rows(block)[:, self.start : self.stop],))
 
 
 class Pass(NamedTuple):
-    """One run over all examples, which gives the blocks of some variables."""
+    """One run over all examples, which gives the blocks of some pieces of variables.
+
+    Attributes:
+        function: `(x, y) -> (head, [block of each piece])` of a chunk of examples.
+        chunk_size: the largest chunk.
+        pieces: what it gives.
+        by_rules: whether it is the batched way.
+    """
 
     function: Callable
     chunk_size: int
+    pieces: tuple[Piece, ...]
+    by_rules: bool
 
 
 class Plan:
-    """Chooses passes for a network, and traces them.
+    """Chooses passes for a network and examples of one shape, and traces them.
 
     Half of the memory bound is for what is kept of all examples, the blocks of one pass; half for
     the activations of the examples of one chunk.
@@ -45,7 +72,8 @@ class Plan:
         method: one of `METHODS`.
         chunk_size: examples of a chunk, or None.
         max_memory_bytes: the bound.
-        x: two examples, to check layer rules with.
+        x: examples as tensors; a few of them are used to check what may be trusted.
+        y: their labels.
     """
 
     def __init__(
@@ -57,6 +85,7 @@ class Plan:
         chunk_size: int | None,
         max_memory_bytes: int,
         x: Any,
+        y: tf.Tensor,
     ) -> None:
         self._network = network
         self._head = head
@@ -66,98 +95,182 @@ class Plan:
         self._chunk_size = chunk_size
         self._budget = max_memory_bytes // 2
         self._functions: dict[tuple, Callable] = {}
-        self._covered = []
-        self._activation_bytes = 0
+        self._traced: TracedGradients | None = None
+        #: Bytes of an example's block for each variable whose gradients the batched way gives.
+        self.by_rules: dict[int, int] = {}
         if method == "auto" and not network.couples_examples:
-            with TRACING:
-                self._covered, self._activation_bytes = checked_layers(network, x)
+            self._trace(x, y)
+        else:
+            network.check(x, y)
 
     @property
-    def without_rule(self) -> list[str]:
-        """Paths of the variables whose gradients are not computed by layer rules."""
-        by_rules = self._bytes_by_rules()
-        return [v.path for i, v in enumerate(self._network.variables) if i not in by_rules]
+    def without_rule(self) -> list[int]:
+        """The indices of the variables that are computed one example after the other."""
+        return [i for i in range(len(self._network.variables)) if i not in self.by_rules]
+
+    def tile(self, n: int) -> int:
+        """How many examples are treated together, of n."""
+        largest = MAX_TILE
+        if self._traced is not None:
+            largest = min(largest, self._budget // max(self._traced.activation_bytes, 1))
+        largest = max(1, largest)
+        if self._kind is TapeJacobian:  # whole chunks, which examples of a chunk may depend on
+            chunk = self._chunk_size or DEFAULT_CHUNK
+            return max(chunk, largest // chunk * chunk)
+        return -(-n // -(-n // largest))
 
     def passes(self, x: Any, y: tf.Tensor) -> list[Pass]:
-        """Returns the passes over examples of these shapes, traced."""
+        """Returns the passes over all the examples, traced."""
+        n = len(y)
+        sizes = self._network.sizes
+        slow = {i: sizes[i] for i in self.without_rule}
+        fast = {i: (sizes[i], self.by_rules[i]) for i in self.by_rules}
+        found = [self._by_rules(pieces, n) for pieces in self._groups(fast, n)]
+        slow = {i: (size, size * self._itemsize(i)) for i, size in slow.items()}
+        return found + [self._by_differentiation(pieces, x, y) for pieces in self._groups(slow, n)]
+
+    def whole(self, x: Any, y: tf.Tensor) -> Callable | None:
+        """A function `(x, y) -> (head, products, errors)` where one pass of one chunk suffices."""
+        passes = self.passes(x, y)
+        n = len(y)
+        if len(passes) != 1 or n > min(self.tile(n), passes[0].chunk_size):
+            return None
+        (only,) = passes
+        length = n if self._kind is TapeJacobian and not only.by_rules else None
+
+        def trace() -> Callable:
+            @tf.function(input_signature=_signature(x, y, length), autograph=False)
+            def whole(x: Any, y: tf.Tensor) -> tuple[HeadOutput, tf.Tensor, tf.Tensor]:
+                head, blocks = only.function(x, y)
+                products = inner_products(blocks, blocks, tf.float32)
+                return head, products, errors(products, blocks)
+
+            return whole
+
+        return self._once(("whole", only.pieces, length), trace)
+
+    def _itemsize(self, index: int) -> int:
+        return tf.as_dtype(self._network.variables[index].dtype).size
+
+    def _trace(self, x: Any, y: tf.Tensor) -> None:
+        options = {"layer_rules": True, "unroll": True}
         while True:
-            try:
-                return self._by_rules(x, y) + self._by_differentiation(x, y)
-            except InnerGraphError as error:
-                given_up = error.layers
-                self._covered = [c for c in self._covered if c.layer not in given_up]
-
-    def _by_rules(self, x: Any, y: tf.Tensor) -> list[Pass]:
-        n = len(y)
-        # Chunks are as large as the memory allows, and equally large.
-        largest = max(1, self._budget // max(self._activation_bytes, 1))
-        chunk = self._chunk_size or -(-n // -(-n // largest))
-        layers = [covered.layer for covered in self._covered]
-
-        def trace(group: tuple[int, ...], signature: tuple) -> Callable:
-            source = LayerGradients(self._network, self._head, group, layers)
-            function = tf.function(source, input_signature=signature, autograph=False)
-            function.get_concrete_function()
-            return function
-
-        return [
-            Pass(self._traced(trace, group, _signature(x, y, None)), chunk)
-            for group in self._groups(self._bytes_by_rules(), n)
-        ]
-
-    def _by_differentiation(self, x: Any, y: tf.Tensor) -> list[Pass]:
-        by_rules = self._bytes_by_rules()
-        sizes = {
-            i: size * tf.as_dtype(v.dtype).size
-            for i, (size, v) in enumerate(
-                zip(self._network.sizes, self._network.variables, strict=True)
+            with TRACING:
+                traced = TracedGradients(
+                    self._network, self._head, _signature(x, y, None), **options
+                )
+                if traced.unrolled and not self._same_logits(traced, x, y):
+                    options["unroll"] = False
+                    continue
+                self._network.check(x, y, functools.partial(traced.logits, y=y))
+                self.by_rules = traced.verified(x, y)
+            self._traced = traced
+            wrong = [
+                layer
+                for layer in traced.layers
+                if not {id(v) for v in layer.trainable_variables}
+                <= {id(self._network.variables[i]) for i in self.by_rules}
+            ]
+            if not wrong:
+                return
+            options["layer_rules"] = False
+            warnings.warn(
+                f"The rule registered for {type(wrong[0]).__name__} does not agree with ordinary "
+                f"gradients of `{wrong[0].name}`; no registered rule is used for this model.",
+                stacklevel=2,
             )
-            if i not in by_rules
-        }
+
+    def _same_logits(self, traced: TracedGradients, x: Any, y: tf.Tensor) -> bool:
+        """Whether the network with unrolled layers is the network, on a few examples."""
+        few = take(x, slice(0, 8))
+        actual, expected = traced.logits(few, y).numpy(), self._network.logits(few).numpy()
+        tolerance = 1e3 * np.finfo(expected.dtype).eps * np.abs(expected).max()
+        return bool(np.abs(actual - expected).max() <= tolerance)
+
+    def _by_rules(self, pieces: tuple[Piece, ...], n: int) -> Pass:
+        traced = self._traced
+
+        def trace() -> Callable:
+            @tf.function(input_signature=traced.function.input_signature[:2], autograph=False)
+            def blocks(x: Any, y: tf.Tensor) -> tuple[HeadOutput, list[Block]]:
+                result = traced(x, y)
+                return result.head, [piece.of(result.blocks[piece.index]) for piece in pieces]
+
+            return blocks
+
+        chunk = min(self._chunk_size or n, self.tile(n))
+        return Pass(self._once(("rules", pieces), trace), chunk, pieces, True)
+
+    def _by_differentiation(self, pieces: tuple[Piece, ...], x: Any, y: tf.Tensor) -> Pass:
         n = len(y)
-        chunk = min(self._chunk_size or DEFAULT_CHUNK, n)
+        indices = tuple(dict.fromkeys(piece.index for piece in pieces))
+        largest = max(self._network.sizes[i] * self._itemsize(i) for i in indices)
+        chunk = max(1, min(self.tile(n), self._budget // largest))
+        if self._kind is TapeJacobian:
+            chunk = min(DEFAULT_CHUNK, n)
+        chunk = min(self._chunk_size or chunk, n)
         # The Jacobian of a chunk is a graph for chunks of one size.
-        lengths = {chunk, n % chunk or chunk} if self._kind is TapeJacobian else {None}
-        passes = []
-        for group in self._groups(sizes, n):
-            functions = {}
-            for length in lengths:
-                first = slice(0, length or 2)
-                sample = (take(x, first), y[first])
+        tile = self.tile(n)
+        lengths = {chunk, *(len(part) % chunk for part in _tiles(n, tile))} - {0}
+        if self._kind is not TapeJacobian:
+            lengths = {None}
+        functions = {}
+        for length in lengths:
+            sample = (take(x, slice(0, length or 2)), y[: length or 2])
 
-                def trace(
-                    group: tuple[int, ...], signature: tuple, sample: tuple = sample
-                ) -> Callable:
-                    return traced_and_verified(
-                        self._kind, self._network, self._head, group, signature, sample
-                    )
+            def trace(length: int | None = length, sample: tuple = sample) -> Callable:
+                return traced_and_verified(
+                    self._kind,
+                    self._network,
+                    self._head,
+                    indices,
+                    _signature(*sample, length),
+                    sample,
+                )
 
-                functions[length] = self._traced(trace, group, _signature(x, y, length))
-            passes.append(Pass(functools.partial(_by_length, functions), chunk))
-        return passes
+            functions[length] = self._once(("tape", indices, length), trace)
+        function = functools.partial(_by_length, functions, pieces)
+        return Pass(function, chunk, pieces, False)
 
-    def _bytes_by_rules(self) -> dict[int, int]:
-        """The bytes of an example's block for each variable with a rule."""
-        return {index: n for covered in self._covered for index, n in covered.nbytes.items()}
-
-    def _groups(self, sizes: dict[int, int], n: int) -> list[tuple[int, ...]]:
-        """Variables whose blocks of n examples fit into the memory together."""
-        groups, used = [], 0
-        for index, size in sizes.items():
-            if not groups or used + n * size > self._budget:
-                groups.append([])
-                used = 0
-            groups[-1].append(index)
-            used += n * size
+    def _groups(self, sizes: dict[int, tuple[int, int]], n: int) -> list[tuple[Piece, ...]]:
+        """Pieces whose blocks of n examples fit into the memory together."""
+        groups: list[list[Piece]] = []
+        used = 0
+        for index, (size, nbytes) in sizes.items():
+            pieces = [(Piece(index), n * nbytes)]
+            if n * nbytes > self._budget:
+                width = max(1, self._budget // (n * self._itemsize(index)))
+                count = math.ceil(size / width)
+                width = math.ceil(size / count)
+                pieces = [
+                    (Piece(index, start, min(size, start + width)), self._budget)
+                    for start in range(0, size, width)
+                ]
+            for piece, needed in pieces:
+                if not groups or used + needed > self._budget:
+                    groups.append([])
+                    used = 0
+                groups[-1].append(piece)
+                used += needed
         return [tuple(group) for group in groups]
 
-    def _traced(self, trace: Callable, group: tuple[int, ...], signature: tuple) -> Callable:
-        """The function of some variables and arguments, traced once."""
-        key = (trace.__qualname__, group, repr(signature))
+    def _once(self, key: tuple, trace: Callable) -> Callable:
+        """A function traced the first time it is asked for."""
         if key not in self._functions:
             with TRACING:
-                self._functions[key] = trace(group, signature)
+                self._functions[key] = trace()
         return self._functions[key]
+
+
+def errors(products: tf.Tensor, blocks: list[Block]) -> tf.Tensor:
+    """The errors of the products of the first examples in float32, and what is right: [2, m, m]."""
+    few = [tf.nest.map_structure(lambda t: t[:ERROR_SAMPLE], block) for block in blocks]
+    exact = inner_products(few, few, tf.float64)
+    return tf.stack([products[:ERROR_SAMPLE, :ERROR_SAMPLE] - exact, exact])
+
+
+def _tiles(n: int, tile: int) -> list[range]:
+    return [range(start, min(n, start + tile)) for start in range(0, n, tile)]
 
 
 def _signature(x: Any, y: tf.Tensor, length: int | None) -> tuple:
@@ -169,5 +282,8 @@ def _signature(x: Any, y: tf.Tensor, length: int | None) -> tuple:
     return keras.tree.map_structure(spec, x), spec(y)
 
 
-def _by_length(functions: dict[int | None, Callable], x: Any, y: tf.Tensor) -> tuple:
-    return functions.get(len(y), functions.get(None))(x, y)
+def _by_length(
+    functions: dict[int | None, Callable], pieces: tuple[Piece, ...], x: Any, y: tf.Tensor
+) -> tuple[HeadOutput, list[Block]]:
+    head, blocks = functions.get(y.shape[0], functions.get(None))(x, y)
+    return head, [piece.of(blocks[piece.index]) for piece in pieces]

@@ -15,6 +15,8 @@ from infomcr_tf.characterization import (
     gram_matrix,
     register_metric,
 )
+from infomcr_tf.gradients import GradientEngine
+from infomcr_tf.gradients.network import Network
 
 # One sample that is all of S: its numbers do not depend on the order in which it is drawn.
 WHOLE = {"num_trials": 1, "progress": False}
@@ -77,7 +79,8 @@ def registered():
 def test_every_metric_against_float64_one_example_at_a_time(model, settings):
     x, y = images(8)
     y = model.predict(x, verbose=0).argmax(axis=1) if "equalize_loss" in settings else y
-    report = characterize(model, x, y, num_samples=8, **WHOLE, **settings)
+    every = tuple(METRICS)
+    report = characterize(model, x, y, num_samples=8, metrics=every, **WHOLE, **settings)
     copy = reference.float64_copy(model)
     x = x.astype(np.float64)
     expected = by_definition(reference.per_example_gradients(copy, x, y, **settings))
@@ -440,8 +443,42 @@ def test_bad_data_and_models_are_refused(model, data):
 def test_all_metrics_are_in_the_report(model, data):
     report = quick(model, data, metrics="all")
     assert isinstance(report, MinimumReport)
-    # The Hessian's are computed only when asked for by name.
-    expected = [name for name in METRICS if not name.startswith("hessian_")]
-    assert report.settings["metrics"] == expected
-    for name in expected:
+    # Not the Hessian's, which take far longer, nor the estimate of what "frobenius_norm" is exactly.
+    every = [name for name in METRICS if not name.startswith("hessian_")]
+    every.remove("frobenius_norm_sampled")
+    assert report.settings["metrics"] == every
+    for name in every:
         assert np.isfinite(getattr(report, name)), name
+
+
+def test_further_measurements_do_not_trace_again(data, monkeypatch):
+    model, traced = conv_net(seed=1), []
+    original = Network.logits
+
+    def counted(network, x, *args, **kwargs):
+        if not tf.executing_eagerly():
+            traced.append(network)
+        return original(network, x, *args, **kwargs)
+
+    monkeypatch.setattr(Network, "logits", counted)
+    first = quick(model, data, metrics=["gamma_hat", "robustness"])
+    assert traced
+    del traced[:]
+    second = quick(model, data, metrics=["gamma_hat", "robustness"])
+    assert not traced
+    np.testing.assert_array_equal(first.trials["gamma_hat"], second.trials["gamma_hat"])
+    assert first.robustness == second.robustness
+
+
+def test_all_examples_are_one_trial(model, data, tmp_path, monkeypatch):
+    x, y = data
+    monkeypatch.setattr("infomcr_tf.characterization.trials._MANY", 2)
+    arguments = {"num_samples": "all", "progress": False, "metrics": ["gamma_hat", "rank"]}
+    report = characterize(model, x, y, checkpoint=tmp_path / "checkpoint", **arguments)
+    assert report.num_trials == 1
+    assert report.num_samples == len(y)
+    expected = GradientEngine(model).gram(x, y)
+    np.testing.assert_allclose(report.gamma_hat, expected.logdet, rtol=1e-5)
+    assert [path.name for path in tmp_path.iterdir() if "trial0" in path.name] == []
+    with pytest.raises(ValueError, match='must be an integer with `protocol="authors"`'):
+        characterize(model, x, y, protocol="authors", **arguments)

@@ -52,6 +52,86 @@ def _attention():
     return keras.Model(tokens, layers.Dense(NUM_CLASSES)(h))
 
 
+def _transformer():
+    """Like BERT: masked tokens; grouped-query attention in the second block."""
+    tokens = keras.Input((7,), dtype="int32")
+    mask = keras.ops.not_equal(tokens, 0)[:, None, :]
+    h = layers.Embedding(600, 8)(tokens)
+    for attention in (layers.MultiHeadAttention(2, 4), layers.GroupQueryAttention(3, 4, 2)):
+        h = layers.LayerNormalization()(h + attention(h, h, attention_mask=mask))
+        h = layers.RMSNormalization()(h + layers.Dense(8)(layers.Dense(16, activation="gelu")(h)))
+    return keras.Model(tokens, layers.Dense(NUM_CLASSES)(h[:, 0]))
+
+
+def _lora():
+    tokens = keras.Input((7,), dtype="int32")
+    adapted = [
+        layers.Embedding(11, 6),
+        layers.Dense(5, activation="tanh"),
+        layers.EinsumDense("abc,cde->abde", output_shape=(7, 2, 3)),
+    ]
+    h = tokens
+    for layer in adapted:
+        h = layer(h)
+    model = keras.Model(tokens, layers.Dense(NUM_CLASSES)(layers.Flatten()(h)))
+    for layer in adapted:
+        layer.enable_lora(2)
+    return model
+
+
+def _masked_recurrent():
+    tokens = keras.Input((7,), dtype="int32")
+    h = layers.Embedding(11, 4, mask_zero=True)(tokens)
+    h = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(h)
+    h = layers.Bidirectional(layers.GRU(2), merge_mode="sum")(h)
+    return keras.Model(tokens, layers.Dense(NUM_CLASSES)(h))
+
+
+def _stacked_cells():
+    first = layers.RNN([layers.LSTMCell(3), layers.GRUCell(4)], return_sequences=True)
+    return _series(first, layers.RNN([layers.SimpleRNNCell(3), layers.LSTMCell(2)]))
+
+
+def _transposed(number):
+    convolution = getattr(layers, f"Conv{number}DTranspose")
+    body = [
+        convolution(5, 3, strides=2, padding="same", activation="tanh"),
+        convolution(3, 2, strides=2, use_bias=False),
+        convolution(4, 3, padding="same"),
+    ]
+    shape = {1: (10, 4), 2: (5, 4, 3), 3: (3, 2, 4, 2)}[number]
+    head = [layers.Flatten(), layers.Dense(NUM_CLASSES)]
+    return keras.Sequential([keras.Input(shape), *body, *head])
+
+
+class Broadcast(layers.Layer):
+    """Variables broadcast over the batch: LayerScale, a class token, positions, a temperature."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), name="token")
+        self.positions = self.add_weight(shape=shape[1:], name="positions")
+        self.temperature = self.add_weight(shape=(), name="temperature")
+
+    def call(self, x):
+        ops = keras.ops
+        tokens = ops.broadcast_to(self.token, (ops.shape(x)[0], 1, x.shape[-1]))
+        tiled = ops.tile(self.token**2, (ops.shape(x)[0], 1, 1))
+        body = x * ops.exp(self.scale) + self.positions / (1 + self.temperature**2)
+        return ops.concatenate([tokens, body, ops.zeros_like(x[:, :1]) + tiled], axis=1)
+
+
+class Looped(layers.Layer):
+    """A Dense layer inside of a loop of TensorFlow, which no rule can see into."""
+
+    def build(self, shape):
+        self.dense = layers.Dense(shape[-1])
+        self.dense.build(shape)
+
+    def call(self, x):
+        return keras.ops.fori_loop(0, 2, lambda _, h: keras.ops.tanh(self.dense(h)), x)
+
+
 def _shared():
     inputs = keras.Input((9, 8, 4))
     convolution = layers.Conv2D(4, 3, padding="same", activation="tanh")
@@ -170,16 +250,65 @@ WITH_RULES = {
     "softmax activation": lambda: _softmax_at_the_end(as_layer=False),
     "softmax layer": lambda: _softmax_at_the_end(as_layer=True),
     "subclassed": Subclassed,
-}
-WITHOUT_RULES = {
     "custom layer": lambda: keras.Sequential(
         [keras.Input((5,)), Tied(), layers.Activation("tanh"), layers.Dense(NUM_CLASSES)]
     ),
     "attention": _attention,
-    "separable convolution": lambda: _images(layers.SeparableConv2D(5, 3, activation="tanh")),
+    "transformer": _transformer,
+    "LoRA": _lora,
+    "broadcast variables": lambda: _series(Broadcast(), layers.Dense(4)),
+    "EinsumDense": lambda: _series(
+        layers.EinsumDense("abc,cd->abd", output_shape=(10, 5), bias_axes="d", activation="tanh"),
+        layers.EinsumDense("abc,bcd->abd", output_shape=(10, 4), bias_axes="bd"),
+        layers.EinsumDense("abc,bd->adc", output_shape=(6, 4)),
+        layers.EinsumDense("abc,dc->adb", output_shape=(3, 6)),
+    ),
+    "separable convolution": lambda: _images(
+        layers.SeparableConv2D(5, 3, strides=2, depth_multiplier=2, activation="tanh"),
+        layers.DepthwiseConv2D(2, dilation_rate=2, padding="same"),
+    ),
+    "separable convolution of series": lambda: _series(
+        layers.SeparableConv1D(5, 3, padding="same", activation="tanh"),
+        layers.SeparableConv1D(4, 3, dilation_rate=2),
+    ),
+    "transposed convolution of series": lambda: _transposed(1),
+    "transposed convolution": lambda: _transposed(2),
+    "transposed convolution of volumes": lambda: _transposed(3),
+    "PReLU": lambda: _images(
+        layers.Conv2D(5, 3), layers.PReLU(), layers.Conv2D(4, 3), layers.PReLU(shared_axes=[1, 2])
+    ),
+    "other normalisations": lambda: _images(
+        layers.Conv2D(6, 3),
+        layers.RMSNormalization(),
+        layers.UnitNormalization(),
+        layers.LayerNormalization(axis=[1, 2]),
+        layers.BatchNormalization(axis=1),
+        layers.LayerNormalization(center=False),
+        layers.BatchNormalization(renorm=True),
+    ),
+    "recurrent": lambda: _series(
+        layers.LSTM(3, return_sequences=True, go_backwards=True),
+        layers.GRU(4, return_sequences=True, reset_after=False),
+        layers.GRU(3, return_sequences=True, go_backwards=True),
+        layers.SimpleRNN(4),
+    ),
+    "masked recurrent": _masked_recurrent,
+    "stacked cells": _stacked_cells,
     "recurrent cell with a Dense layer": lambda: _series(layers.RNN(Cell())),
-    "LSTM": lambda: _series(layers.LSTM(3, return_sequences=True)),
+    "recurrent convolution": lambda: keras.Sequential(
+        [
+            keras.Input((4, 6, 5, 2)),
+            layers.ConvLSTM2D(3, 3, return_sequences=True),
+            layers.ConvLSTM2D(2, 2, padding="same", go_backwards=True),
+            layers.Flatten(),
+            layers.Dense(NUM_CLASSES),
+        ]
+    ),
+    "layers at every step": lambda: _series(
+        layers.TimeDistributed(layers.Dense(5, activation="tanh")), layers.LSTM(3)
+    ),
 }
+WITHOUT_RULES = {"a loop": lambda: _series(Looped())}
 CASES = {**WITH_RULES, **WITHOUT_RULES}
 
 
@@ -191,8 +320,10 @@ def make(name, dtype="float32", num_examples=5, seed=0):
         if name == "subclassed":
             x = rng.normal(size=(num_examples, 9, 8, 4)).astype(dtype)
             model(x)
-        elif name == "attention":
-            x = rng.integers(11, size=(num_examples, 7)).astype("int32")
+        elif "int" in model.inputs[0].dtype:  # tokens, with zeros where a sentence has ended
+            ends = rng.integers(2, 8, size=(num_examples, 1))
+            tokens = rng.integers(1, 11, size=(num_examples, 7))
+            x = np.where(np.arange(7) < ends, tokens, 0).astype("int32")
         else:
             x = {
                 t.name: rng.normal(size=(num_examples, *t.shape[1:])).astype(dtype)

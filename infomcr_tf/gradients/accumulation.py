@@ -1,0 +1,183 @@
+"""Inner products of the per-example gradients of any number of examples, tile by tile.
+
+The examples are cut into tiles. A pass computes the rows of some variables for all tiles and adds
+their products to the Gram matrix, one pair of tiles after the other and each pair once, since the
+matrix is symmetric; then the next variables follow. What is held is the matrix and one pass.
+"""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from infomcr_tf.gradients.blocks import Block, inner_products
+from infomcr_tf.gradients.examples import take
+from infomcr_tf.gradients.head import HeadOutput
+from infomcr_tf.gradients.passes import ERROR_SAMPLE, Pass, errors
+from infomcr_tf.storage import replacing
+
+# Seconds between two writes of what has been added up.
+_WRITE_EVERY = 60.0
+
+
+class Accumulation:
+    """The sum over passes.
+
+    Args:
+        n: the number of examples.
+        tile: the examples of a tile.
+        state: a file in which the sum is kept between passes, or None. If it exists and was made
+            for the same `identity`, its passes are not computed again.
+        identity: says what is computed.
+        progress: show a progress bar.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        tile: int,
+        *,
+        state: str | os.PathLike | None = None,
+        identity: str = "",
+        progress: bool = False,
+    ) -> None:
+        self.products = np.zeros((n, n))
+        self.errors = np.zeros((2, min(n, ERROR_SAMPLE), min(n, ERROR_SAMPLE)))
+        self.head: HeadOutput | None = None
+        self.tiles = [slice(start, min(n, start + tile)) for start in range(0, n, tile)]
+        self._state = None if state is None else Path(state)
+        self._identity = identity
+        self._progress = progress
+        self._written = time.monotonic()
+        self._done = 0
+
+    def add(self, passes: list[Pass], x: Any, y: tf.Tensor) -> None:
+        """Adds the inner products of all pieces of variables, in float32, and completes them."""
+        self._read()
+        pairs = self._pairs()
+        with self._bar(len(passes) * len(pairs), self._done * len(pairs)) as bar:
+            for number, part in enumerate(passes):
+                if number < self._done:
+                    continue
+                self._add(part, x, y, pairs, tf.float32, bar)
+                self._done = number + 1
+                self._write(last=self._done == len(passes))
+        self._mirror()
+
+    def refine(
+        self, passes: list[Pass], x: Any, y: tf.Tensor, pairs: list[tuple[int, int]]
+    ) -> None:
+        """Computes the products of some pairs of tiles again, in float64."""
+        for i, j in pairs:
+            self.products[self.tiles[i], self.tiles[j]] = 0
+        with self._bar(len(passes) * len(pairs), 0) as bar:
+            for part in passes:
+                self._add(part, x, y, pairs, tf.float64, bar)
+        self._mirror()
+
+    def forget(self) -> None:
+        """Removes the file of the state."""
+        if self._state is not None:
+            self._state.unlink(missing_ok=True)
+
+    def _pairs(self) -> list[tuple[int, int]]:
+        count = len(self.tiles)
+        return [(i, j) for i in range(count) for j in range(i, count)]
+
+    def _bar(self, total: int, initial: int) -> tqdm:
+        return tqdm(total=total, initial=initial, desc="pairs of tiles", disable=not self._progress)
+
+    def _add(
+        self,
+        part: Pass,
+        x: Any,
+        y: tf.Tensor,
+        pairs: list[tuple[int, int]],
+        dtype: tf.DType,
+        bar: tqdm,
+    ) -> None:
+        wanted = {i for pair in pairs for i in pair}
+        tiles: dict[int, list[Block]] = {}
+        heads = []
+        for i in sorted(wanted):
+            head, tiles[i] = run(part, take(x, self.tiles[i]), y[self.tiles[i]])
+            heads.append(head)
+        if self.head is None:
+            parts = (np.concatenate(values) for values in zip(*heads, strict=True))
+            self.head = HeadOutput(*parts)
+        for i, j in pairs:
+            products = inner_products(tiles[i], tiles[j], dtype)
+            if dtype == tf.float32 and i == j == 0:
+                sample = errors(products, tiles[0]).numpy()
+                self.errors[:, : sample.shape[1], : sample.shape[2]] += sample
+            self.products[self.tiles[i], self.tiles[j]] += products.numpy()
+            bar.update()
+
+    def _mirror(self) -> None:
+        for i, j in self._pairs():
+            upper = self.products[self.tiles[i], self.tiles[j]]
+            self.products[self.tiles[j], self.tiles[i]] = upper.T
+
+    def _read(self) -> None:
+        if self._state is None or not self._state.exists():
+            return
+        with np.load(self._state, allow_pickle=False) as saved:
+            if str(saved["identity"]) != self._identity:
+                return
+            self.products, self.errors = saved["products"], saved["errors"]
+            self.head = HeadOutput(*(saved[name] for name in HeadOutput._fields))
+            self._done = int(saved["done"])
+
+    def _write(self, *, last: bool) -> None:
+        if self._state is None or last or time.monotonic() - self._written < _WRITE_EVERY:
+            return
+        with replacing(self._state) as path, path.open("wb") as file:
+            np.savez(
+                file,
+                identity=self._identity,
+                products=self.products,
+                errors=self.errors,
+                done=self._done,
+                **self.head._asdict(),
+            )
+        self._written = time.monotonic()
+
+
+def run(part: Pass, x: Any, y: tf.Tensor) -> tuple[HeadOutput, list[Block]]:
+    """The head's output and the blocks of one pass, for the examples of one tile."""
+    n = len(y)
+    chunks = [slice(i, i + part.chunk_size) for i in range(0, n, part.chunk_size)]
+    results = [part.function(take(x, chunk), y[chunk]) for chunk in chunks]
+    if len(results) == 1:
+        ((head, blocks),) = results
+    else:
+        head, blocks = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)
+    return checked(head), blocks
+
+
+def checked(head: HeadOutput) -> HeadOutput:
+    """The head's output as NumPy arrays.
+
+    Raises:
+        ValueError: if the loss of an example is NaN or infinite.
+    """
+    head = HeadOutput(*(values.numpy() for values in head))
+    if not np.isfinite(head.losses).all():
+        raise ValueError("`model` gives NaN or infinite logits on these examples.")
+    return head
+
+
+def identity_of(model: keras.Model, x: Any, y: Any, settings: Any) -> str:
+    """A digest of the weights, the examples and the settings."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for values in (*(v.numpy() for v in model.variables), *keras.tree.flatten((x, y))):
+        array = np.ascontiguousarray(values)
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()

@@ -1,0 +1,153 @@
+r"""What a Gram matrix of per-example gradients says: rank, determinant, largest eigenvalue."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+
+# Examples up to which all eigenvalues are computed; beyond, the Cholesky factor is enough where
+# it exists: it takes a twentieth of the time.
+EIGENVALUES_UP_TO = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class GramMatrix:
+    r"""$\xi = J J^T$ of n examples, as cosines and logarithms of lengths.
+
+    Attributes:
+        cosines: [n, n] float64, $\hat J \hat J^T$ with unit rows $\hat J$; the row and column of a
+            zero gradient are zero.
+        log_norms: [n] float64, $\ln \|J_j\|$, -inf for a zero gradient.
+        losses: [N'] float64, cross-entropy of all the examples given, of the model's own logits.
+        correct: [N'] bool, which of them are classified correctly.
+        kept: [n] indices of the rows among the N' examples given.
+        epsilon: unit roundoff of the dtype that J was computed in.
+        logdet_error: estimate of the standard deviation of `logdet` that is due to the rounding of
+            inner products, NaN where there is none.
+    """
+
+    cosines: np.ndarray
+    log_norms: np.ndarray
+    losses: np.ndarray
+    correct: np.ndarray
+    kept: np.ndarray
+    epsilon: float
+    logdet_error: float = np.nan
+
+    @property
+    def excluded(self) -> np.ndarray:
+        """Indices of the examples left out, because `equalize_loss` has no temperature for them."""
+        return np.setdiff1d(np.arange(len(self.losses)), self.kept)
+
+    @property
+    def xi(self) -> np.ndarray:
+        r"""$\xi$ [n, n] float64; entries below about 1e-308 are zero."""
+        norms = np.exp(self.log_norms)
+        if np.all((norms > 1e-150) & (norms < 1e150)):
+            return norms[:, None] * self.cosines * norms
+        return self.cosines * np.exp(np.add.outer(self.log_norms, self.log_norms))
+
+    @functools.cached_property
+    def eigenvalues(self) -> np.ndarray:
+        """Eigenvalues [n] of `cosines`, ascending. Not those of `xi`."""
+        return np.linalg.eigvalsh(self.cosines)
+
+    @property
+    def rank_tolerance(self) -> float:
+        r"""Eigenvalues of `cosines` at most this large count as zero.
+
+        An entry of $\hat J$ is known to within some roundings $\epsilon$ of its row's length, so a
+        singular value of $\hat J$ that is zero appears as at most $\sqrt n c \epsilon$, and as an
+        eigenvalue as the square of it; c = 32 allows for the layers that a gradient passes. The
+        eigenvalues themselves are exact to n roundings of float64.
+        """
+        n = len(self.cosines)
+        return n * max((32 * self.epsilon) ** 2, np.finfo(np.float64).eps * n)
+
+    @functools.cached_property
+    def rank(self) -> int:
+        """The rank of `xi`: that of `cosines`, as rows and columns only differ in length."""
+        if self._log_det_of_cosines is not None:
+            return len(self.cosines)
+        return int((self.eigenvalues > self.rank_tolerance).sum())
+
+    @functools.cached_property
+    def logdet(self) -> float:
+        r"""$\ln|\xi|$, natural logarithm; -inf where `rank` is below n."""
+        if self._log_det_of_cosines is not None:
+            return float(2 * self.log_norms.sum() + self._log_det_of_cosines)
+        if self.rank < len(self.cosines):
+            return -np.inf
+        return float(2 * self.log_norms.sum() + np.log(self.eigenvalues).sum())
+
+    @functools.cached_property
+    def _log_det_of_cosines(self) -> float | None:
+        """By Cholesky's factor, for a large matrix that is certainly of full rank."""
+        n = len(self.cosines)
+        if n <= EIGENVALUES_UP_TO:
+            return None
+        shifted = self.cosines.copy(order="F")
+        # What stays positive definite without `rank_tolerance` has all eigenvalues above it.
+        shifted[np.diag_indices(n)] -= self.rank_tolerance
+        _, failed = scipy.linalg.lapack.dpotrf(shifted, lower=1, overwrite_a=1, clean=0)
+        if failed:
+            return None
+        np.copyto(shifted, self.cosines)
+        factor, _ = scipy.linalg.lapack.dpotrf(shifted, lower=1, overwrite_a=1, clean=0)
+        return float(2 * np.log(np.diag(factor)).sum())
+
+
+def largest_eigenvalue(matrix: np.ndarray) -> float:
+    """The largest eigenvalue of a large symmetric matrix, by Lanczos' method."""
+    # A start that is not random: the same number every time.
+    start = np.ones(len(matrix))
+    (value,) = scipy.sparse.linalg.eigsh(
+        matrix, k=1, which="LA", v0=start, return_eigenvectors=False
+    )
+    return float(value)
+
+
+def logdet_errors(
+    cosines: np.ndarray, errors: np.ndarray, tiles: list[slice], epsilon: float
+) -> np.ndarray | None:
+    r"""How much the rounding of inner products in float32 may move $\ln|\xi|$, tile by tile.
+
+    To first order $\delta \ln|A| = \sum_{ij} (A^{-1})_{ij} \delta A_{ij}$. The rounding of an inner
+    product is taken as random, with a part that is the same for all pairs and a part proportional
+    to the cosine; both are measured on a few examples.
+
+    Args:
+        cosines: A, [n, n] float64, symmetric.
+        errors: [2, m, m], the errors and the products of the first m examples.
+        tiles: slices of the examples.
+        epsilon: half of the spacing of float32 at 1, the least a product is taken to be wrong by.
+
+    Returns:
+        [tiles, tiles] variances of $\ln|\xi|$, or None where A is not positive definite.
+    """
+    lengths = np.sqrt(np.maximum(np.diag(errors[1]), 0))
+    lengths = np.where(lengths > 0, lengths, 1)
+    relative = errors[0] / np.outer(lengths, lengths)
+    own = np.diag(relative)
+    other = relative[np.triu_indices(len(relative), 1)]
+    spread = max(np.sqrt(np.mean(other**2)) if len(other) else 0.0, epsilon / 64)
+    proportional = max(np.sqrt(np.mean(own**2)), epsilon / 8)
+    inverse = np.array(cosines, order="F")
+    inverse, failed = scipy.linalg.lapack.dpotrf(inverse, lower=1, overwrite_a=1)
+    if not failed:
+        inverse, failed = scipy.linalg.lapack.dpotri(inverse, lower=1, overwrite_c=1)
+    if failed:
+        return None
+    variances = np.zeros((len(tiles), len(tiles)))
+    for i, rows in enumerate(tiles):
+        for j, columns in enumerate(tiles[: i + 1]):
+            part = inverse[rows, columns]
+            if i == j:
+                part = np.tril(part)
+            size = spread**2 + (proportional * cosines[rows, columns]) ** 2
+            weight = np.where(np.eye(*part.shape, dtype=bool) & (i == j), 1.0, 4.0)
+            # An entry below the diagonal stands for two equal ones.
+            variances[j, i] = np.sum(weight * size * part**2)
+    return variances
