@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from infomcr_tf import MinimumReport, characterize
+from infomcr_tf.characterization import METRICS
 from infomcr_tf.comparison import ComparisonOptions, DataOptions, Minimum, compare
 from infomcr_tf.training import RunFolder, TrainingRun
 
@@ -41,8 +42,10 @@ def test_finished_trials_are_not_measured_again(tiny, tmp_path):
     shutil.copy(OLD / "checkpoint.json", tmp_path / "checkpoint.json")
     minimum = Minimum.open(OLD / "run", DataOptions())
     warnings.simplefilter("error", UserWarning)  # "made with other settings"
+    # What "all" meant then.
+    old_metrics = [name for name in METRICS if not name.startswith("hessian_")]
     report = characterize(
-        minimum.model, minimum.x, minimum.y, num_trials=3, num_samples=10,
+        minimum.model, minimum.x, minimum.y, metrics=old_metrics, num_trials=3, num_samples=10,
         num_robustness_examples=20, checkpoint=tmp_path / "checkpoint.json", progress=False,
     )  # fmt: skip
     old = MinimumReport.load(OLD / "report.json")

@@ -122,6 +122,7 @@ class GradientEngine:
             ValueError: if the examples do not fit the model, see `check_examples`.
         """
         x, y = check_examples(self._network.model, x, y, head=self._head)
+        y = self._head.rows(y)
         with tf.device(self._device):
             tensors, labels, plan = self._prepare(x, y)
             whole = plan.whole(tensors, labels)
@@ -193,6 +194,7 @@ class GradientEngine:
         for a float.
         """
         x, y = check_examples(self._network.model, x, y, head=self._head)
+        y = self._head.rows(y)
         offsets = np.concatenate([[0], np.cumsum(self._network.sizes)])
         with tf.device(self._device):
             x, y, plan = self._prepare(x, y)

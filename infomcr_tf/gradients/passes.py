@@ -99,6 +99,8 @@ class Plan:
         #: Bytes of an example's block for each variable whose gradients the batched way gives.
         self.by_rules: dict[int, int] = {}
         if method == "auto" and not network.couples_examples:
+            if not getattr(head, "has_classes", True):
+                network.check(x, y)  # finds the dtypes that the loss wants, before it is traced
             self._trace(x, y)
         else:
             network.check(x, y)

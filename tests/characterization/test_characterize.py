@@ -79,7 +79,7 @@ def registered():
 def test_every_metric_against_float64_one_example_at_a_time(model, settings):
     x, y = images(8)
     y = model.predict(x, verbose=0).argmax(axis=1) if "equalize_loss" in settings else y
-    every = tuple(METRICS)
+    every = [name for name in METRICS if not name.startswith("hessian_")]
     report = characterize(model, x, y, num_samples=8, metrics=every, **WHOLE, **settings)
     copy = reference.float64_copy(model)
     x = x.astype(np.float64)
@@ -443,7 +443,7 @@ def test_bad_data_and_models_are_refused(model, data):
 def test_all_metrics_are_in_the_report(model, data):
     report = quick(model, data, metrics="all")
     assert isinstance(report, MinimumReport)
-    # Not the Hessian's, which take far longer, nor the estimate of what "frobenius_norm" is exactly.
+    # Not the Hessian's, which take far longer, nor the estimate of what is known exactly.
     every = [name for name in METRICS if not name.startswith("hessian_")]
     every.remove("frobenius_norm_sampled")
     assert report.settings["metrics"] == every
