@@ -322,7 +322,7 @@ _TABLE = (
         unit="nat",
         needs="hessian",
         compute=hessian_spectral_radius,
-        shown=("table",),
+        shown=("table", "experiments"),
     ),
     Metric(
         name="hessian_trace",
@@ -332,7 +332,7 @@ _TABLE = (
         unit="nat",
         needs="hessian",
         compute=hessian_trace,
-        shown=("table",),
+        shown=("table", "experiments"),
     ),
     Metric(
         name="hessian_frobenius_norm",
@@ -342,7 +342,7 @@ _TABLE = (
         unit="nat^2",
         needs="hessian",
         compute=hessian_frobenius_norm,
-        shown=("table",),
+        shown=("table", "experiments"),
     ),
 )
 for _metric in _TABLE:

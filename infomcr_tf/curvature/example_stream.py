@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from infomcr_tf.arguments import check_integer
+from infomcr_tf.gradients.batches import SOURCES, batches_of, is_source
 from infomcr_tf.gradients.examples import check_examples, num_examples, take
 from infomcr_tf.gradients.head import Head
 from infomcr_tf.gradients.loss_head import LossHead
@@ -46,7 +46,12 @@ class ExampleStream:
         self._complete = False
         self._num_examples = 0
         if y is None:
-            self._source = _batches_of(x)
+            if not is_source(x):
+                raise TypeError(
+                    f"`y` must be given, unless `x` is {SOURCES} over batches (x, y). "
+                    f"Received: {type(x)}"
+                )
+            self._source = batches_of(x)
         else:
             x, y = check_examples(model, x, y, head=head)
             self._source = _slices(x, y, batch_size)
@@ -103,35 +108,3 @@ def _slices(x: Any, y: np.ndarray, batch_size: int) -> Callable[[], Iterator]:
             yield take(x, part), take(y, part)
 
     return batches
-
-
-def _batches_of(source: Any) -> Callable[[], Iterator]:
-    if isinstance(source, tf.data.Dataset):
-        if source.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise ValueError("`x` must be finite. Received: a tf.data.Dataset that repeats forever")
-        batches = source.as_numpy_iterator
-    elif isinstance(source, keras.utils.PyDataset):
-        if source.num_batches is None:
-            raise ValueError("`x` must be finite. Received: a PyDataset without a length")
-
-        def batches() -> Iterator:
-            return (source[index] for index in range(source.num_batches))
-    elif callable(source):
-        batches = source
-    else:
-        raise TypeError(
-            "`y` must be given, unless `x` is a tf.data.Dataset, a keras.utils.PyDataset or a "
-            f"function that returns an iterator over batches (x, y). Received: {type(source)}"
-        )
-
-    def pairs() -> Iterator:
-        for batch in batches():
-            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise ValueError(
-                    "`x` must give batches (x, y), without sample weights. Received: "
-                    f"{type(batch).__name__}"
-                    + (f" of {len(batch)} parts" if hasattr(batch, "__len__") else "")
-                )
-            yield batch
-
-    return pairs

@@ -23,7 +23,8 @@ class HessianOperator(CurvatureOperator):
     without weight decay and other terms that do not depend on the data. Products $H v$ are the
     derivative of $\langle \nabla L, v \rangle$ (Pearlmutter, *Fast exact multiplication by the
     Hessian*, Neural Computation 1994). Of a piecewise-linear network it is the Hessian of the piece
-    that the weights are in. Arguments and errors are those of `CurvatureOperator`.
+    that the weights are in; what the model puts under `tf.stop_gradient` counts as constant, as it
+    does for the gradient. Arguments and errors are those of `CurvatureOperator`.
 
     Raises:
         ValueError: also where the second derivatives that TensorFlow gives are not symmetric, and

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from infomcr_tf.characterization.metric_table import shown
+from infomcr_tf.characterization.metric_table import METRICS, shown
 from infomcr_tf.experiments.presets import Preset
 
 
@@ -20,6 +20,7 @@ class Choices:
         target_loss: in place of the preset's, where the runs of the scenarios stop.
         train_size: in place of the preset's, training images of the scenarios; the confusion sets
             change in proportion.
+        hessian: scenarios: also measure the Hessian, beside the proxies over the same samples.
         places: options of the training scripts that say where data lies and on what to compute.
         imagenet_places: the same for ImageNet.
         selected: (data set, architecture) -> selected beta, as far as it is known; the preset's
@@ -32,6 +33,7 @@ class Choices:
     model: str | None = None
     target_loss: float | None = None
     train_size: int | None = None
+    hessian: bool = False
     places: dict[str, Any] = dataclasses.field(default_factory=dict)
     imagenet_places: dict[str, Any] = dataclasses.field(default_factory=dict)
     selected: Mapping[tuple[str, str], float] = dataclasses.field(default_factory=dict)
@@ -73,6 +75,13 @@ def level_views(preset: Preset) -> dict[str, dict[str, Any]]:
         "raw": {**preset.level_measurement, "metrics": xi_metrics()},
         "equalized": {**preset.level_measurement, **equalized},
     }
+
+
+def hessian_view(preset: Preset) -> dict[str, dict[str, Any]]:
+    """The Hessian and the metrics of xi in its place, over the same samples."""
+    of_hessian = tuple(name for name, metric in METRICS.items() if metric.needs == "hessian")
+    proxies = ("spectral_radius", "frobenius_norm", "frobenius_norm_cross", "trace")
+    return {"hessian": {**preset.hessian_measurement, "metrics": (*proxies, *of_hessian)}}
 
 
 def xi_metrics() -> tuple[str, ...]:

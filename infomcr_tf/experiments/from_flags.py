@@ -82,6 +82,10 @@ def _parser(prog: str, description: str) -> Parser:
         "--train-size", type=int, metavar="INT",
         help="scenarios: training images, confusion sets in proportion (default: the preset's)",
     )  # fmt: skip
+    add(
+        "--hessian", action="store_true",
+        help="scenarios: also measure the Hessian at each minimum, beside the Fisher matrix",
+    )  # fmt: skip
     add("--gpus", type=int, metavar="INT", help="GPUs for each run (default: one if there is one)")
     add(
         "--engine", default="local", metavar="NAME",
@@ -110,6 +114,7 @@ def _choices(flags: argparse.Namespace) -> Choices:
         model=flags.model,
         target_loss=flags.target_loss,
         train_size=flags.train_size,
+        hessian=flags.hessian,
         places=places,
         imagenet_places={**imagenet, "data_dir": data_dir, "gpus": flags.gpus},
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from infomcr_tf import models
 from infomcr_tf.characterization import MinimumReport, characterize
-from infomcr_tf.characterization.metric_table import shown
+from infomcr_tf.characterization.metric_table import METRICS, shown
 from infomcr_tf.comparison.minimum import DataOptions, Minimum
 from infomcr_tf.experiments.experiment import Experiment, Run
 from infomcr_tf.experiments.generalization_measures import (
@@ -21,6 +21,7 @@ from infomcr_tf.experiments.generalization_measures import (
     TrainedNetwork,
     compute_measures,
 )
+from infomcr_tf.experiments.results import PROXIES
 from infomcr_tf.storage import read_json, write_json
 from infomcr_tf.training import RunFolder
 
@@ -134,6 +135,11 @@ def _columns(reports: Mapping[str, MinimumReport]) -> dict[str, Any]:
     if "authors" in reports:
         row["gamma_hat_authors"] = reports["authors"].gamma_hat
         row["log_singular_value_sum"] = reports["authors"].log_singular_value_sum
+    if "hessian" in reports:
+        own = reports["hessian"]
+        row |= {name: getattr(own, name.removesuffix("_proxy")) for name, _ in PROXIES}
+        of_hessian = (metric for metric in METRICS.values() if metric.needs == "hessian")
+        row |= {metric.name: metric.value(own) for metric in of_hessian}
     return row
 
 

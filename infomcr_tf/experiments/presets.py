@@ -47,6 +47,7 @@ class Preset:
         measurement: arguments of `characterize`.
         equalize_loss: L, the level of the equalised gamma_hat.
         level_measurement: arguments of `characterize` for networks kept on the way (`keep_at`).
+        hessian_measurement: the same for the Hessian (`--hessian`), of which a trial takes long.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Preset:
     measurement: Mapping[str, Any]
     equalize_loss: float = 0.005
     level_measurement: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    hessian_measurement: Mapping[str, Any]
     imagenet_betas: tuple[float, ...] = ()
     imagenet_validation_size: int = 0
     network_options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -117,6 +119,7 @@ PAPER = Preset(
     imagenet_validation_size=50_000,
     selects_beta=True,
     measurement={"num_trials": 100, "num_samples": 100},
+    hessian_measurement={"num_trials": 5, "num_samples": 200},
 )  # fmt: skip
 
 MEDIUM = dataclasses.replace(
@@ -172,6 +175,7 @@ SMALL = Preset(
     selects_beta=False,
     measurement={"num_trials": 100, "num_samples": 100, "num_robustness_examples": 200},
     level_measurement={"num_trials": 20, "num_samples": 100},
+    hessian_measurement={"num_trials": 5, "num_samples": 200},
 )  # fmt: skip
 
 SMOKE = Preset(
@@ -204,6 +208,7 @@ SMOKE = Preset(
     measurement={"num_trials": 3, "num_samples": 10, "num_robustness_examples": 20},
     equalize_loss=0.5,
     level_measurement={"num_trials": 2, "num_samples": 10},
+    hessian_measurement={"num_trials": 1, "num_samples": 10},
 )  # fmt: skip
 
 PRESETS = {preset.name: preset for preset in (PAPER, MEDIUM, SMALL, SMOKE)}

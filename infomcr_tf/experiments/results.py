@@ -27,6 +27,12 @@ _TRAINING_COLUMNS = (
 )
 _EQUALIZED = ("gamma_hat_equalized", "gamma_hat at equal loss")
 _AUTHORS = ("gamma_hat_authors", "gamma_hat, authors' code")
+# Of xi / N' over the samples that the Hessian is measured on.
+PROXIES = (
+    ("fisher_spectral_radius_proxy", "spectral radius of the Fisher matrix"),
+    ("trace_proxy", "trace of the Fisher matrix"),
+    ("frobenius_norm_cross_proxy", "squared Frobenius norm of the Fisher matrix"),
+)
 TARGETS = (("test_error", "test error"), ("gap", "gap"))
 
 
@@ -42,7 +48,7 @@ def columns() -> list[tuple[str, str]]:
                 ("log_singular_value_sum", "Σ ln s, authors' code"),
                 _AUTHORS,
             ]
-    return found
+    return [*found, *PROXIES]
 
 
 def ranked() -> list[tuple[str, str]]:
@@ -52,7 +58,7 @@ def ranked() -> list[tuple[str, str]]:
         found.append((metric.name, metric.title))
         if metric.name == "gamma_hat":
             found += [_EQUALIZED, _AUTHORS]
-    found.append(("train_loss", "train loss"))
+    found += [*PROXIES, ("train_loss", "train loss")]
     return [*found, *((name, name.replace("_", " ")) for name in GENERALIZATION_MEASURES)]
 
 

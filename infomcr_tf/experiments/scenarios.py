@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from infomcr_tf.experiments.choices import Choices, level_views, measured_views
+from infomcr_tf.experiments.choices import Choices, hessian_view, level_views, measured_views
 from infomcr_tf.experiments.experiment import Experiment, Setting
 from infomcr_tf.training import CifarConfig
 
@@ -30,7 +30,7 @@ def _scenario(
             for value in values
         ),
         num_seeds=choices.seeds,
-        views=measured_views(preset),
+        views=measured_views(preset) | (hessian_view(preset) if choices.hessian else {}),
         level_views=level_views(preset),
         generalization_measures=True,
         notes=tuple(notes),

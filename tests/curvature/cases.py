@@ -15,7 +15,6 @@ SHARED_CASES = (
     "softmax layer",
     "subclassed",
     "custom layer",
-    "LSTM",
 )
 
 
@@ -46,7 +45,12 @@ def group_norm():
     )
 
 
-OWN = {"small vit": small_vit, "group norm": group_norm}
+def lstm():
+    """A loop over time, differentiated twice."""
+    return keras.Sequential([keras.Input((3, 2)), layers.LSTM(2), layers.Dense(NUM_CLASSES)])
+
+
+OWN = {"small vit": small_vit, "group norm": group_norm, "LSTM": lstm}
 
 
 def case(name, dtype="float32", num_examples=5):

@@ -34,7 +34,7 @@ def logits_of(model):
         "attention",
         "small vit",
         "group norm",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in SHARED_CASES),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in (*SHARED_CASES, "LSTM")),
     ],
 )
 def test_products_are_those_of_the_dense_matrices(name):

@@ -294,6 +294,25 @@ def test_the_same_command_computes_nothing_again(scenario, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in files} == before
 
 
+def test_the_hessian_is_measured_where_asked_for_beside_its_proxies(scenario):
+    out, arguments = scenario
+    before = json.loads((out / "scenario-confusion" / "results.json").read_text())["runs"]
+    assert not any("hessian" in name for row in before for name in row)
+    assert run(*arguments, "--hessian") == 0
+    table = (out / "scenario-confusion" / "table.md").read_text()
+    assert "spectral radius of the Hessian" in table
+    assert "trace of the Fisher matrix" in table
+    row = json.loads((out / "scenario-confusion" / "results.json").read_text())["runs"][0]
+    minimum = Minimum.open(out / "runs" / row["run"], DataOptions())
+    metrics = ["spectral_radius", "trace", "hessian_spectral_radius", "hessian_trace"]
+    sizes = {"num_trials": 1, "num_samples": 10, "progress": False}
+    report = characterize(minimum.model, minimum.x, minimum.y, metrics=metrics, **sizes)
+    assert row["fisher_spectral_radius_proxy"] == pytest.approx(report.spectral_radius / 10)
+    assert row["trace_proxy"] == pytest.approx(report.trace)
+    assert row["hessian_spectral_radius"] == pytest.approx(report.hessian_spectral_radius, rel=1e-3)
+    assert row["hessian_trace"] == pytest.approx(report.hessian_trace)
+
+
 def test_a_failed_run_is_reported_and_tried_again(scenario, monkeypatch, capsys):
     out, arguments = scenario
     measurements = sorted((out / "measurements").iterdir())[0]
