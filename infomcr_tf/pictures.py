@@ -99,28 +99,35 @@ def scale_axis(axis: Axes, which: str, values: Iterable[float], *, decades: floa
         side.set_major_locator(MaxNLocator(4))
 
 
-def draw_trials(axis: Axes, position: float, values: Any, color: str) -> None:
+def draw_trials(
+    axis: Axes, position: float, values: Any, color: str, *, width: float = 1.0
+) -> None:
     """One row of an axis: a pale dot a trial, the middle half as a line, the mean as a large dot.
 
-    Values that are not finite cannot be drawn: the row then says how many there are.
+    Values that are not finite cannot be drawn: the row then says how many there are. Rows that are
+    less than 1 wide have smaller dots.
     """
     values = np.asarray(values, np.float64)
     finite = values[np.isfinite(values)]
     if len(finite) < len(values):
         axis.annotate(
-            f"{len(values) - len(finite)} of {len(values)} singular", (0.02, position), va="top",
-            xycoords=("axes fraction", "data"), fontsize=8, xytext=(0, -5),
+            f"{len(values) - len(finite)} of {len(values)} singular", (0.02, position),
+            va="top" if width == 1 else "center", xycoords=("axes fraction", "data"),
+            fontsize=8 if width == 1 else 6.5, xytext=(0, -5 if width == 1 else 0),
             textcoords="offset points",
         )  # fmt: skip
     if not len(finite):
         return
     # The same spread every time: neighbours in value lie apart.
     ranks = np.argsort(np.argsort(finite))
-    offsets = ((ranks * 0.618) % 1 - 0.5) * 0.5
-    axis.plot(finite, position + offsets, "o", color=color, alpha=0.3, markersize=3, mew=0)
+    offsets = ((ranks * 0.618) % 1 - 0.5) * 0.5 * width
+    small = width < 1
+    dot = 2 if small else 3
+    axis.plot(finite, position + offsets, "o", color=color, alpha=0.3, markersize=dot, mew=0)
     low, high = np.quantile(finite, [0.25, 0.75])
     axis.plot([low, high], [position] * 2, "-", color=color, linewidth=2.5, solid_capstyle="butt")
-    axis.plot(np.mean(finite), position, "o", color=color, markersize=8, mec="white")
+    mean = np.mean(finite)
+    axis.plot(mean, position, "o", color=color, markersize=5 if small else 8, mec="white")
 
 
 def name_rows(axis: Axes, names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from infomcr_tf.characterization.fisher import (
     fisher_hessian_difference,
 )
 from infomcr_tf.characterization.metric_table import METRICS, Metric, Number, register_metric
+from infomcr_tf.characterization.per_layer import LayerReport, PerLayer
 from infomcr_tf.characterization.report import MinimumReport
 from infomcr_tf.characterization.settings import PROTOCOLS
 from infomcr_tf.gradients.examples import check_examples
@@ -30,9 +31,11 @@ __all__ = [
     "GeneralizationBound",
     "GradientEngine",
     "GramMatrix",
+    "LayerReport",
     "Metric",
     "MinimumReport",
     "Number",
+    "PerLayer",
     "characterize",
     "check_examples",
     "exact_fisher",

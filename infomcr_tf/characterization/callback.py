@@ -37,7 +37,8 @@ class CharacterizeCallback(keras.callbacks.Callback):
         num_samples: N'.
         prefix: put before each name in `logs`.
         log_dir: where to write TensorBoard scalars, only of measured epochs. None writes none.
-        **settings: further arguments of `characterize`, e.g. `equalize_loss`.
+        **settings: further arguments of `characterize`, e.g. `equalize_loss`. `per_layer` is False
+            unless it is given.
 
     Attributes:
         reports: epoch (from 0) -> `MinimumReport`, with the values of the single trials.
@@ -69,6 +70,7 @@ class CharacterizeCallback(keras.callbacks.Callback):
             "metrics": metrics,
             "num_trials": num_trials,
             "num_samples": num_samples,
+            "per_layer": False,
             **settings,
         }
         self._names = _numbers_of(resolve_metrics(metrics))

@@ -16,6 +16,7 @@ import numpy as np
 from infomcr_tf.characterization.example_set import open_examples
 from infomcr_tf.characterization.finished_trials import FinishedTrials, fingerprint
 from infomcr_tf.characterization.metric_table import METRICS
+from infomcr_tf.characterization.per_layer import PerLayer, collect, is_of_layer
 from infomcr_tf.characterization.report import MinimumReport, to_arrays
 from infomcr_tf.characterization.robustness import (
     Block,
@@ -54,6 +55,7 @@ def characterize(
     progress: bool = True,
     loss: Any = "auto",
     loss_weights: Any = None,
+    per_layer: bool = True,
 ) -> MinimumReport:
     r"""Measures the minimum that a trained model is at (sections 5 and 7.1, appendix D).
 
@@ -104,6 +106,8 @@ def characterize(
             for a batch of this example alone. `equalize_loss` and `normalize_logits` need classes,
             and the robustness is that of the outputs themselves.
         loss_weights: numbers for the outputs, as in `compile`.
+        per_layer: also give each layer's share of the trace of xi and its own ln|xi_l|, for samples
+            of up to 1,000 examples. Inner products are then computed in float64.
 
     Returns:
         A `MinimumReport`.
@@ -132,6 +136,7 @@ def characterize(
         max_memory_bytes=max_memory_bytes,
         loss=loss,
         loss_weights=loss_weights,
+        per_layer=per_layer,
     )
     return measurement.run(checkpoint=checkpoint, progress=progress)
 
@@ -292,10 +297,11 @@ class Measurement:
 
     def _report(self, state: FinishedTrials, seconds: float) -> MinimumReport:
         settings = self._settings
-        trials = {}
+        trials, per_layer = {}, PerLayer()
         if settings.trial_metrics:
             results = [state.trials[trial] for trial in range(settings.num_trials)]
-            names = dict.fromkeys(name for result in results for name in result)
+            per_layer = collect(results, self._worker(Trials, self._devices[0]).layer_sizes)
+            names = dict.fromkeys(n for result in results for n in result if not is_of_layer(n))
             trials = to_arrays(
                 {name: [result.get(name, math.nan) for result in results] for name in names}
             )
@@ -312,6 +318,7 @@ class Measurement:
             num_robustness_examples=robustness[2],
             settings=settings.to_dict(),
             seconds=seconds,
+            per_layer=per_layer,
         )
 
 

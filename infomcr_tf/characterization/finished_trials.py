@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from infomcr_tf.characterization.example_set import ArrayExamples, StreamedExamples
+from infomcr_tf.characterization.per_layer import is_of_layer
 from infomcr_tf.characterization.settings import Settings
 from infomcr_tf.storage import read_json, to_float, write_json
 
@@ -93,7 +94,8 @@ def _results(
         _index(trial): {name: to_float(value) for name, value in values.items()}
         for trial, values in content["trials"].items()
     }
-    if len({frozenset(values) for values in trials.values()}) > 1:
+    names = ([n for n in values if not is_of_layer(n)] for values in trials.values())
+    if len(set(map(frozenset, names))) > 1:
         raise ValueError("its trials have different numbers")
     robustness = {
         _index(block): [to_float(value) for value in values]
@@ -115,7 +117,9 @@ def fingerprint(
 ) -> str:
     """Identifies what the numbers of a characterisation depend on."""
     digest = hashlib.blake2b(digest_size=16)
-    relevant = {name: value for name, value in settings.to_dict().items() if name != "num_trials"}
+    # Trials without the numbers of the layers are as good: the report then has none.
+    apart = ("num_trials", "per_layer")
+    relevant = {name: value for name, value in settings.to_dict().items() if name not in apart}
     if relevant["loss"] == "auto":
         del relevant["loss"]  # as before there was another one
     trainable = [variable.path for variable in model.trainable_variables]

@@ -12,6 +12,7 @@ from infomcr_tf.characterization.bounds import (
     generalization_bound,
 )
 from infomcr_tf.characterization.metric_table import find_number, numbers
+from infomcr_tf.characterization.per_layer import PerLayer
 from infomcr_tf.characterization.report_plot import plot_report
 from infomcr_tf.characterization.report_table import (
     plus_minus,
@@ -52,6 +53,8 @@ class MinimumReport:
         num_robustness_examples: the number of examples that `robustness` is the mean over.
         settings: the arguments that lead to these numbers.
         seconds: how long the measurement took; without the part that a `checkpoint` saved.
+        per_layer: path of a layer -> its share of the trace of xi and its own ln|xi_l|, see
+            `LayerReport`; empty where they were not measured.
     """
 
     num_parameters: int
@@ -63,6 +66,7 @@ class MinimumReport:
     num_robustness_examples: int | Any = None
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     seconds: float | None = None
+    per_layer: PerLayer = field(default_factory=PerLayer, repr=False)
 
     def __str__(self) -> str:
         """An aligned table: every number with its spread and unit, gamma_hat first."""
@@ -81,7 +85,7 @@ class MinimumReport:
         return report_html(self)
 
     def plot(self) -> Picture:
-        """Draws each metric that was measured in samples, and the eigenvalues of xi.
+        """Draws each metric that was measured in samples, the eigenvalues of xi, and the layers.
 
         Notebooks show what is returned; `report.plot().savefig("report.png")` writes it.
 
@@ -97,7 +101,8 @@ class MinimumReport:
         """One row for each number that was measured, for a CSV file or a data frame.
 
         Each has `name`, `title`, `value`, `std` (over the samples, or None), `unit` (powers of the
-        nat; "1" for a count), `num_samples` (N'), `num_trials` (T) and `definition`.
+        nat; "1" for a count), `num_samples` (N'), `num_trials` (T), `definition`, and `layer`: the
+        path of the layer that it is of, None for a number of the whole model.
         """
         return report_rows(self)
 
@@ -164,6 +169,7 @@ class MinimumReport:
             "num_trials": self.num_trials,
             "trials": {name: values.tolist() for name, values in self.trials.items()},
             "settings": dict(self.settings),
+            **({"per_layer": self.per_layer.to_dict()} if self.per_layer else {}),
         }
 
     def save(self, path: str | os.PathLike) -> None:
@@ -187,6 +193,7 @@ class MinimumReport:
         """
         content = read_json(path, kind=_KIND, version=_VERSION)
         try:
+            layers = content.get("per_layer", {})
             report = cls(
                 num_parameters=_count(content["num_parameters"]),
                 num_examples=_count(content["num_examples"]),
@@ -197,6 +204,7 @@ class MinimumReport:
                 num_robustness_examples=_optional(_count, content.get("num_robustness_examples")),
                 settings=dict(content["settings"]),
                 seconds=_optional(to_float, content.get("seconds")),
+                per_layer=PerLayer.from_dict(layers, _count(content["num_trials"])),
             )
             sound = report._agrees_with(content)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -223,7 +231,9 @@ class MinimumReport:
             if name not in ("kind", "version", "seconds")
         }
         return own.keys() == stated.keys() and all(
-            _close(own[name], stated[name]) for name in own if name not in ("trials", "settings")
+            _close(own[name], stated[name])
+            for name in own
+            if name not in ("trials", "settings", "per_layer")
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infomcr_tf.characterization.metric_table import METRICS, Number
+from infomcr_tf.characterization.per_layer import LAYER_NUMBERS
 
 if TYPE_CHECKING:
     from infomcr_tf.characterization.report import MinimumReport
@@ -36,6 +37,7 @@ def plus_minus(value: float, spread: float | None = None) -> str:
 
 def report_rows(report: MinimumReport) -> list[dict[str, Any]]:
     """One row for each number that was measured; see `MinimumReport.to_rows`."""
+    size = {"num_samples": report.num_samples, "num_trials": report.num_trials}
     rows = []
     for metric in METRICS.values():
         for number in metric.numbers:
@@ -44,11 +46,19 @@ def report_rows(report: MinimumReport) -> list[dict[str, Any]]:
                 rows.append(
                     {
                         "name": number.name, "title": number.title, "value": value,
-                        "std": _spread(report, number), "unit": number.unit,
-                        "num_samples": report.num_samples, "num_trials": report.num_trials,
-                        "definition": number.equation,
+                        "std": _spread(report, number), "unit": number.unit, **size,
+                        "definition": number.equation, "layer": None,
                     }
                 )  # fmt: skip
+    for path, layer in report.per_layer.items():
+        for name, (title, unit, definition) in LAYER_NUMBERS.items():
+            rows.append(
+                {
+                    "name": name, "title": title, "value": getattr(layer, name),
+                    "std": layer.std(name), "unit": unit, **size, "definition": definition,
+                    "layer": path,
+                }
+            )  # fmt: skip
     return rows
 
 
@@ -100,6 +110,12 @@ def _counts(report: MinimumReport) -> list[tuple[str, str, str]]:
         lines.append(
             ("singular samples", f"{singular} of {report.num_trials}", why if singular else "")
         )
+    if report.per_layer:
+        (path,) = report.per_layer.largest(1)
+        share = f"{report.per_layer[path].trace_share:.0%}"
+        lines.append(
+            ("layers", f"{len(report.per_layer)}", f"{path} has {share} of the trace: `per_layer`")
+        )
     missing = [m.title for m in METRICS.values() if m.value(report) is None]
     if missing:
         lines.append(("not measured", "", f"{', '.join(missing)}: see `metrics`"))
@@ -112,6 +128,8 @@ def _table(report: MinimumReport) -> list[tuple[str, str, str, str]]:
     """Title, value, unit and remark, gamma_hat first."""
     lines = []
     for row in report_rows(report):
+        if row["layer"] is not None:
+            continue
         unit = "" if row["unit"] == "1" else row["unit"]
         lines.append((row["title"], plus_minus(row["value"], row["std"]), unit, row["definition"]))
     return lines

@@ -33,6 +33,7 @@ class Settings:
     protocol: str | None = None
     num_robustness_examples: int | None = None
     loss: str = "auto"
+    per_layer: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values."""
@@ -84,6 +85,8 @@ def resolve_settings(
         if name in _OPTIONAL and value is None:
             continue
         arguments[name] = check_integer(name, value, minimum=1)
+    if not isinstance(arguments["per_layer"], bool):
+        raise ValueError(f"`per_layer` must be True or False. Received: {arguments['per_layer']!r}")
     arguments["seed"] = check_integer("seed", arguments["seed"], minimum=0)
     if protocol is not None:
         check_choice("protocol", protocol, PROTOCOLS)

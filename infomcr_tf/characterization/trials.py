@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from infomcr_tf.characterization.example_set import ArrayExamples, StreamedExamples
 from infomcr_tf.characterization.metric_table import METRICS, SPECTRUM
+from infomcr_tf.characterization.per_layer import MAX_SAMPLES, layer_numbers
 from infomcr_tf.characterization.settings import Settings
 from infomcr_tf.characterization.trial_spectrum import TrialSpectrum
 from infomcr_tf.curvature import HessianOperator
@@ -55,7 +56,15 @@ class Trials:
             "max_memory_bytes": max_memory_bytes,
         }
         # Refuses what it cannot work with.
-        GradientEngine(model, **self._engine_arguments)
+        sizes = GradientEngine(model, **self._engine_arguments).layer_sizes
+        num_samples = settings.num_samples
+        told_apart = (
+            settings.per_layer
+            and num_samples <= MAX_SAMPLES
+            and 8 * len(sizes) * num_samples**2 <= max_memory_bytes // 4
+        )
+        #: Path -> number of weights, of the layers that are told apart; empty where none are.
+        self.layer_sizes = sizes if told_apart else {}
         #: Where a trial of very many examples keeps what it has computed, or None.
         self.state: Path | None = None
         #: Whether such a trial shows its progress.
@@ -76,12 +85,12 @@ class Trials:
         self, trial: int, engine: GradientEngine, x: Any, labels: np.ndarray
     ) -> dict[str, float]:
         settings = self._settings
-        long = {}
+        long: dict[str, Any] = {}
         if len(labels) >= _MANY:
             state = self.state and self.state.with_name(f"{self.state.name}.trial{trial}.npz")
             long = {"state": state, "progress": self.progress}
         try:
-            gram = engine.gram(x, labels, **long)
+            gram = engine.gram(x, labels, per_layer=bool(self.layer_sizes), **long)
         except tf.errors.InvalidArgumentError as error:  # such as a class that does not exist
             reason = " ".join(str(error.message).split())[:200]
             raise ValueError(
@@ -98,7 +107,9 @@ class Trials:
             numbers += SPECTRUM
         computed = {n.name: n.compute for n in numbers if n.compute is not None}
         if not len(gram.kept):
-            return result | dict.fromkeys(computed, float("nan"))
+            nothing = dict.fromkeys(computed, float("nan"))
+            return result | nothing | layer_numbers(None, self.layer_sizes)
+        result |= layer_numbers(gram, self.layer_sizes)
         spectrum = TrialSpectrum(
             gram,
             row_blocks=functools.partial(engine.row_blocks, x, labels),

@@ -16,7 +16,7 @@ from infomcr_tf.characterization import MinimumReport, characterize
 from infomcr_tf.characterization.metric_table import shown
 from infomcr_tf.characterization.report_table import plus_minus
 from infomcr_tf.comparison.minimum import DataOptions, Minimum, classification_error
-from infomcr_tf.comparison.plots import plot_comparison, plot_training
+from infomcr_tf.comparison.plots import plot_comparison, plot_layers, plot_training
 from infomcr_tf.pictures import Picture, save_picture
 from infomcr_tf.storage import locked, write_csv, write_json
 
@@ -160,8 +160,14 @@ class Comparison:
         """Draws the training of the runs among the minima; None where there is no run."""
         return plot_training(self.minima)
 
+    def plot_layers(self) -> Picture | None:
+        """Draws each layer's share of the trace and its own ln|xi_l|; None where not measured."""
+        return plot_layers(self.minima)
+
     def save(self, out: str | os.PathLike) -> None:
         """Writes comparison.json, comparison.csv, comparison.png and, of runs, training.png.
+
+        Where layers were told apart, also per_layer.csv and per_layer.png.
 
         Args:
             out: a folder; made if needed.
@@ -183,9 +189,17 @@ class Comparison:
         write_json(out / "comparison.json", content)
         write_csv(out / "comparison.csv", self.to_rows())
         save_picture(plot_comparison(self.minima), out / "comparison.png")
-        training = plot_training(self.minima)
-        if training is not None:
-            save_picture(training, out / "training.png")
+        layers = [
+            {"run": each.name, **row}
+            for each in self.minima
+            for row in each.report.per_layer.to_rows()
+        ]
+        if layers:
+            write_csv(out / "per_layer.csv", layers)
+        pictures = {"per_layer": self.plot_layers(), "training": self.plot_training()}
+        for name, picture in pictures.items():
+            if picture is not None:
+                save_picture(picture, out / f"{name}.png")
 
 
 def compare(

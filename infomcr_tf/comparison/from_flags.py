@@ -1,6 +1,7 @@
 """The command line of a comparison: flags -> minima and options -> one comparison."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from infomcr_tf.command_line.options import Parser
 from infomcr_tf.comparison.comparison import compare
@@ -38,5 +39,6 @@ def compare_from_flags(argv: Sequence[str] | None, *, prog: str, description: st
             **options.arguments(),
         )  # fmt: skip
     print(comparison)
-    print(f"written to {out}: comparison.json, comparison.csv, comparison.png, training.png")
+    written = sorted(path.name for path in Path(out).iterdir() if path.suffix != ".lock")
+    print(f"written to {out}: {', '.join(name for name in written if not name.startswith('.'))}")
     return 0

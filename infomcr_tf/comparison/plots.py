@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from infomcr_tf.characterization.metric_table import Metric, shown
-from infomcr_tf.characterization.report_plot import unit_label
+from infomcr_tf.characterization.metric_table import METRICS, Metric, shown
+from infomcr_tf.characterization.report_plot import (
+    MOST_LAYERS,
+    draw_layers,
+    height_of_layers,
+    layers_caption,
+    unit_label,
+)
 from infomcr_tf.pictures import (
     COLORS,
     Picture,
@@ -43,11 +50,12 @@ def plot_comparison(minima: Sequence[Compared]) -> Picture:
     Args:
         minima: one row of every panel each, from top to bottom.
     """
-    metrics = [
+    measured = [
         metric
-        for metric in shown("plot")
+        for metric in METRICS.values()
         if any(metric.value(m.report) is not None for m in minima)
     ]
+    metrics = [metric for metric in measured if metric in shown("plot")] or measured
     errors = [m.result.get("test", {}).get("error") for m in minima]
     with_errors = any(error is not None for error in errors)
     names = short_names([m.name for m in minima])
@@ -95,6 +103,36 @@ def _draw_values(axis: Axes, values: Sequence[float | None]) -> None:
     scale_axis(axis, "x", known)
     if axis.get_xscale() == "linear" and min(known, default=0) >= 0:
         axis.set_xlim(0, 1.15 * max(known, default=1) or 1)  # from zero: no difference is magnified
+
+
+@house_style()
+def plot_layers(minima: Sequence[Compared]) -> Picture | None:
+    """Draws the layers of each minimum, a row a layer; None where none were told apart.
+
+    Args:
+        minima: a colour each, those of `plot_comparison`.
+    """
+    names = short_names([m.name for m in minima])
+    known = {name: m.report.per_layer for name, m in zip(names, minima, strict=True)}
+    paths = dict.fromkeys(path for layers in known.values() for path in layers.largest(MOST_LAYERS))
+    layers = list(paths)[:MOST_LAYERS]
+    if not layers:
+        return None
+    picture, axes = grid(1, 2, width=4.05, height=height_of_layers(len(layers), len(minima)))
+    draw_layers(axes[0], known, layers)
+    dots = [
+        Line2D([], [], marker="o", linestyle="", color=COLORS[i % len(COLORS)])
+        for i in range(len(names))
+    ]
+    picture.legend(dots, names, loc="outside upper left", ncols=min(4, len(names)))
+    most = max(len(layers) for layers in known.values())
+    sizes = sorted({(m.report.num_trials, m.report.num_samples) for m in minima})
+    samples = " or ".join(f"T = {t} samples of N' = {n}" for t, n in sizes)
+    add_caption(
+        picture, f"Pale dots: the {samples} examples. Line: the middle half of them. Large dot: "
+        f"their mean. {layers_caption(len(layers), most)}",
+    )  # fmt: skip
+    return picture
 
 
 @house_style()

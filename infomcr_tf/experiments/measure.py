@@ -114,7 +114,13 @@ def _report(
             wanted = values["num_robustness_examples"]
             values["num_robustness_examples"] = min(wanted, len(own.y))
         report = characterize(
-            own.model, own.x, own.y, checkpoint=checkpoint, progress=progress, **values
+            own.model,
+            own.x,
+            own.y,
+            checkpoint=checkpoint,
+            progress=progress,
+            per_layer=False,  # in no table or figure
+            **values,
         )
     report.save(path)
     checkpoint.unlink()

@@ -8,6 +8,7 @@ matrix is symmetric; then the next variables follow. What is held is the matrix 
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from infomcr_tf.gradients.blocks import Block, inner_products
+from infomcr_tf.gradients.blocks import Block, inner_products, layer_products
 from infomcr_tf.gradients.examples import take
 from infomcr_tf.gradients.head import HeadOutput
 from infomcr_tf.gradients.passes import ERROR_SAMPLE, Pass, errors
@@ -36,6 +37,8 @@ class Accumulation:
             for the same `identity`, its passes are not computed again.
         identity: says what is computed.
         progress: show a progress bar.
+        layers: the number of the layer of each variable, for a matrix of each layer in the place of
+            their sum; or None.
     """
 
     def __init__(
@@ -46,8 +49,10 @@ class Accumulation:
         state: str | os.PathLike | None = None,
         identity: str = "",
         progress: bool = False,
+        layers: Sequence[int] | None = None,
     ) -> None:
-        self.products = np.zeros((n, n))
+        self._layers = layers
+        self.products = np.zeros((n, n) if layers is None else (max(layers) + 1, n, n))
         self.errors = np.zeros((2, min(n, ERROR_SAMPLE), min(n, ERROR_SAMPLE)))
         self.head: HeadOutput | None = None
         self.tiles = [slice(start, min(n, start + tile)) for start in range(0, n, tile)]
@@ -75,7 +80,7 @@ class Accumulation:
     ) -> None:
         """Computes the products of some pairs of tiles again, in float64."""
         for i, j in pairs:
-            self.products[self.tiles[i], self.tiles[j]] = 0
+            self.products[..., self.tiles[i], self.tiles[j]] = 0
         with self._bar(len(passes) * len(pairs), 0) as bar:
             for part in passes:
                 self._add(part, x, y, pairs, tf.float64, bar)
@@ -112,17 +117,22 @@ class Accumulation:
             parts = (np.concatenate(values) for values in zip(*heads, strict=True))
             self.head = HeadOutput(*parts)
         for i, j in pairs:
-            products = inner_products(tiles[i], tiles[j], dtype)
-            if dtype == tf.float32 and i == j == 0:
+            if self._layers is not None:
+                of_blocks = [self._layers[piece.index] for piece in part.pieces]
+                count = len(self.products)
+                products = layer_products(of_blocks, count, tiles[i], tiles[j])
+            else:
+                products = inner_products(tiles[i], tiles[j], dtype)
+            if dtype == tf.float32 and i == j == 0 and self._layers is None:
                 sample = errors(products, tiles[0]).numpy()
                 self.errors[:, : sample.shape[1], : sample.shape[2]] += sample
-            self.products[self.tiles[i], self.tiles[j]] += products.numpy()
+            self.products[..., self.tiles[i], self.tiles[j]] += products.numpy()
             bar.update()
 
     def _mirror(self) -> None:
         for i, j in self._pairs():
-            upper = self.products[self.tiles[i], self.tiles[j]]
-            self.products[self.tiles[j], self.tiles[i]] = upper.T
+            upper = self.products[..., self.tiles[i], self.tiles[j]]
+            self.products[..., self.tiles[j], self.tiles[i]] = upper.swapaxes(-1, -2)
 
     def _read(self) -> None:
         if self._state is None or not self._state.exists():
@@ -159,6 +169,27 @@ def run(part: Pass, x: Any, y: tf.Tensor) -> tuple[HeadOutput, list[Block]]:
     else:
         head, blocks = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)
     return checked(head), blocks
+
+
+def slower(passes: list[Pass], x: Any, y: tf.Tensor) -> str:
+    """About how much longer than the batched passes the others take, measured on these examples."""
+
+    def seconds(some: list[Pass], n: int) -> float:
+        taken = []
+        for _ in range(2):  # the first call prepares the graph
+            start = time.perf_counter()
+            for part in some:
+                run(part, take(x, slice(0, n)), y[:n])
+            taken.append(time.perf_counter() - start)
+        return taken[-1]
+
+    n = min(len(y), 8)
+    slow = [part for part in passes if not part.by_rules]
+    fast = [part for part in passes if part.by_rules]
+    if not fast:
+        return f"about {len(y)} passes of one example in the place of one of {len(y)}."
+    batched = seconds(fast, n)
+    return f"about {(batched + seconds(slow, n)) / batched:.0f} times slower."
 
 
 def checked(head: HeadOutput) -> HeadOutput:

@@ -5,7 +5,7 @@ of the examples can be joined.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -136,6 +136,25 @@ def inner_products(left: list[Block], right: list[Block], dtype: tf.DType) -> tf
             float64.
     """
     return tf.add_n([a.products(b, dtype) for a, b in zip(left, right, strict=True)])
+
+
+def layer_products(
+    layers: Sequence[int], count: int, left: list[Block], right: list[Block]
+) -> tf.Tensor:
+    """The same sums for each of `count` layers: [count, n, m], multiplied in float64.
+
+    Args:
+        layers: the number of the layer of each block.
+        count: of all layers, those without a block among them.
+        left: the blocks of n examples.
+        right: the blocks of m examples, of the same variables.
+    """
+    sums: dict[int, tf.Tensor] = {}
+    for layer, a, b in zip(layers, left, right, strict=True):
+        products = a.products(b, tf.float64)
+        sums[layer] = sums[layer] + products if layer in sums else products
+    zero = tf.zeros_like(products)
+    return tf.stack([sums.get(layer, zero) for layer in range(count)])
 
 
 def dense_rows(block: Block) -> tf.Tensor:

@@ -6,8 +6,8 @@ $\hat J$ and the logarithms of their lengths: $\ln|\xi| = 2 \sum_j \ln\|J_j\| +
 """
 
 import contextlib
+import dataclasses
 import os
-import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.arguments import check_choice, check_integer, check_number
-from infomcr_tf.gradients.accumulation import Accumulation, checked, identity_of, run
+from infomcr_tf.gradients.accumulation import Accumulation, checked, identity_of, run, slower
 from infomcr_tf.gradients.examples import check_examples, take
 from infomcr_tf.gradients.gram_result import GramMatrix, logdet_errors
 from infomcr_tf.gradients.head import HeadOutput
@@ -102,8 +102,20 @@ class GradientEngine:
         indices = {i for plan in self._plans.values() for i in plan.without_rule}
         return [self._network.variables[i].path for i in sorted(indices)]
 
+    @property
+    def layer_sizes(self) -> dict[str, int]:
+        """The number of weights of each layer that `gram(per_layer=True)` tells apart, by path."""
+        sizes, groups = self._network.sizes, self._network.layer_indices()
+        return {name: sum(sizes[i] for i in indices) for name, indices in groups.items()}
+
     def gram(
-        self, x: Any, y: Any, *, state: str | os.PathLike | None = None, progress: bool = False
+        self,
+        x: Any,
+        y: Any,
+        *,
+        per_layer: bool = False,
+        state: str | os.PathLike | None = None,
+        progress: bool = False,
     ) -> GramMatrix:
         """Returns the Gram matrix of the examples, of any number.
 
@@ -114,6 +126,8 @@ class GradientEngine:
         Args:
             x: examples, one array [N', ...] or a list, tuple or dict of arrays.
             y: integer labels [N'] or one-hot labels [N', K].
+            per_layer: give the Gram matrix of each layer, too. All inner products are then computed
+                in float64, and a matrix of each layer is held.
             state: a file that keeps what has been computed, for computations of many minutes. The
                 same call goes on from there after an interruption; it is removed at the end.
             progress: show a progress bar, where more than one pass over the examples is made.
@@ -125,29 +139,44 @@ class GradientEngine:
         y = self._head.rows(y)
         with tf.device(self._device):
             tensors, labels, plan = self._prepare(x, y)
-            whole = plan.whole(tensors, labels)
+            layers = self._network.layer_numbers() if per_layer else None
+            whole = plan.whole(tensors, labels, layers)
             passes = plan.passes(tensors, labels)
             self._tell(plan, passes, tensors, labels)
             tile = plan.tile(len(y))
             identity = ""
             if state is not None:
-                about = (self._settings, description(self._head), tile)
+                about = (self._settings, description(self._head), tile, *([per_layer] * per_layer))
                 identity = identity_of(self._network.model, x, y, about)
-            sums = Accumulation(len(y), tile, state=state, identity=identity, progress=progress)
+            sums = Accumulation(
+                len(y), tile, state=state, identity=identity, progress=progress, layers=layers
+            )
             if whole is None:
                 sums.add(passes, tensors, labels)
             else:
                 head, products, errors = whole(tensors, labels)
                 sums.head, sums.products = checked(head), products.numpy()
                 sums.errors = errors.numpy()
-            gram = self._refined(sums, passes, tensors, labels)
+            if per_layer:
+                gram = self._by_layer(sums)
+            else:
+                gram = self._refined(sums, passes, tensors, labels)
         sums.forget()
         return gram
 
+    def _by_layer(self, sums: Accumulation) -> GramMatrix:
+        """The Gram matrix and those of the layers, which add up to it."""
+        _check_finite(sums.products)
+        whole = self._assemble(sums.head, sums.products.sum(axis=0), 0.0)
+        layers = {
+            name: self._assemble(sums.head, products, 0.0)
+            for name, products in zip(self._network.layer_indices(), sums.products, strict=True)
+        }
+        return dataclasses.replace(whole, layers=layers)
+
     def _refined(self, sums: Accumulation, passes: list[Pass], x: Any, y: tf.Tensor) -> GramMatrix:
         """The Gram matrix, with the products in float64 that its determinant needs."""
-        if not np.isfinite(sums.products).all():
-            raise ValueError("`model` has NaN or infinite gradients on these examples.")
+        _check_finite(sums.products)
         if self._epsilon < _FLOAT32:  # everything was in float64
             return self._assemble(sums.head, sums.products, 0.0)
         lengths = np.sqrt(np.diag(sums.products))
@@ -245,11 +274,16 @@ class GradientEngine:
         warnings.warn(
             f"The layers {owners[:5]}{more} ({share:.2%} of the trainable weights) use their "
             "variables in a way that has no rule, so these gradients are computed one example "
-            f"after the other: {_slower(passes, x, y)} "
+            f"after the other: {slower(passes, x, y)} "
             "`infomcr_tf.gradients.register_layer_rule` takes a rule for a layer.",
             UserWarning,
             stacklevel=4,
         )
+
+
+def _check_finite(products: np.ndarray) -> None:
+    if not np.isfinite(products).all():
+        raise ValueError("`model` has NaN or infinite gradients on these examples.")
 
 
 def _pairs_to_refine(
@@ -264,27 +298,6 @@ def _pairs_to_refine(
     pairs = [np.unravel_index(k, variances.shape) for k in order[enough:]]
     rest = float(np.sqrt(left[enough - 1])) if enough else 0.0
     return [(int(i), int(j)) for i, j in pairs if i <= j], rest
-
-
-def _slower(passes: list[Pass], x: Any, y: tf.Tensor) -> str:
-    """About how much longer than the batched passes the others take, measured on these examples."""
-
-    def seconds(some: list[Pass], n: int) -> float:
-        taken = []
-        for _ in range(2):  # the first call prepares the graph
-            start = time.perf_counter()
-            for part in some:
-                run(part, take(x, slice(0, n)), y[:n])
-            taken.append(time.perf_counter() - start)
-        return taken[-1]
-
-    n = min(len(y), 8)
-    slow = [part for part in passes if not part.by_rules]
-    fast = [part for part in passes if part.by_rules]
-    if not fast:
-        return f"about {len(y)} passes of one example in the place of one of {len(y)}."
-    batched = seconds(fast, n)
-    return f"about {(batched + seconds(slow, n)) / batched:.0f} times slower."
 
 
 def gram_matrix(model: keras.Model, x: Any, y: Any, **settings: Any) -> np.ndarray:

@@ -1,7 +1,10 @@
 r"""What a Gram matrix of per-example gradients says: rank, determinant, largest eigenvalue."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 import scipy.linalg
@@ -26,6 +29,8 @@ class GramMatrix:
         epsilon: unit roundoff of the dtype that J was computed in.
         logdet_error: estimate of the standard deviation of `logdet` that is due to the rounding of
             inner products, NaN where there is none.
+        layers: path of a layer -> the Gram matrix of the gradients with respect to its weights
+            alone. Their `xi` add up to this one's. Empty unless it was asked for.
     """
 
     cosines: np.ndarray
@@ -35,6 +40,7 @@ class GramMatrix:
     kept: np.ndarray
     epsilon: float
     logdet_error: float = np.nan
+    layers: Mapping[str, GramMatrix] = dataclasses.field(default_factory=dict)
 
     @property
     def excluded(self) -> np.ndarray:

@@ -28,7 +28,7 @@ def register_layer_rule(layer_class: type[keras.layers.Layer], rule: Callable) -
     Args:
         layer_class: the exact class; subclasses may compute something else.
         rule: `rule(layer, calls)` returns pairs `(variable, gradients)` for the layer's trainable
-            variables, `gradients` [n, *variable.shape] the gradient of each of the n examples.
+            variables, `gradients` `[n, *variable.shape]` the gradient of each of the n examples.
             `calls` holds a pair `(inputs, output_gradients)` for every time that the layer was
             called: its first argument and the gradient with respect to what it returned, examples
             along the first axis of each. The gradient of a variable is the sum over the calls.
@@ -41,23 +41,21 @@ def register_layer_rule(layer_class: type[keras.layers.Layer], rule: Callable) -
         TypeError: where `layer_class` is not a class of Keras layers or `rule` cannot be called.
 
     Example:
-        A layer that scales its input by the square of a vector:
+        A layer that scales its input by the square of a vector::
 
-        ```python
-        class Squared(keras.layers.Layer):
-            def build(self, shape):
-                self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+            class Squared(keras.layers.Layer):
+                def build(self, shape):
+                    self.scale = self.add_weight(shape=(shape[-1],), name="scale")
 
-            def call(self, x):
-                return x * self.scale**2
+                def call(self, x):
+                    return x * self.scale**2
 
-        def squared(layer, calls):
-            rows = sum(2 * layer.scale * keras.ops.sum(x * d, axis=range(1, x.ndim - 1))
-                       for x, d in calls)
-            return [(layer.scale, rows)]
+            def squared(layer, calls):
+                rows = sum(2 * layer.scale * keras.ops.sum(x * d, axis=range(1, x.ndim - 1))
+                           for x, d in calls)
+                return [(layer.scale, rows)]
 
-        register_layer_rule(Squared, squared)
-        ```
+            register_layer_rule(Squared, squared)
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
         raise TypeError(f"`layer_class` must be a class of Keras layers. Received: {layer_class!r}")

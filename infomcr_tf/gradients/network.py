@@ -112,6 +112,12 @@ class Network:
             named[f"{path}#{copies + 1}" if copies else path] = indices
         return named
 
+    def layer_numbers(self) -> list[int]:
+        """For each of `variables` the number of its layer in `layer_indices`."""
+        groups = self.layer_indices().values()
+        numbers = {index: i for i, indices in enumerate(groups) for index in indices}
+        return [numbers[index] for index in range(len(self.variables))]
+
     def logits(
         self,
         x: Any,

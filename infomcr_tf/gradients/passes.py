@@ -3,14 +3,20 @@
 import functools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.gradients.blocks import Block, Rows, dense_rows, inner_products
+from infomcr_tf.gradients.blocks import (
+    Block,
+    Rows,
+    dense_rows,
+    inner_products,
+    layer_products,
+)
 from infomcr_tf.gradients.examples import take
 from infomcr_tf.gradients.head import Head, HeadOutput
 from infomcr_tf.gradients.network import TRACING, Network
@@ -131,8 +137,12 @@ class Plan:
         slow = {i: (size, size * self._itemsize(i)) for i, size in slow.items()}
         return found + [self._by_differentiation(pieces, x, y) for pieces in self._groups(slow, n)]
 
-    def whole(self, x: Any, y: tf.Tensor) -> Callable | None:
-        """A function `(x, y) -> (head, products, errors)` where one pass of one chunk suffices."""
+    def whole(self, x: Any, y: tf.Tensor, layers: Sequence[int] | None = None) -> Callable | None:
+        """A function `(x, y) -> (head, products, errors)` where one pass of one chunk suffices.
+
+        With `layers`, the number of the layer of each variable, the products are those of each
+        layer, in float64.
+        """
         passes = self.passes(x, y)
         n = len(y)
         if len(passes) != 1 or n > min(self.tile(n), passes[0].chunk_size):
@@ -144,12 +154,16 @@ class Plan:
             @tf.function(input_signature=_signature(x, y, length), autograph=False)
             def whole(x: Any, y: tf.Tensor) -> tuple[HeadOutput, tf.Tensor, tf.Tensor]:
                 head, blocks = only.function(x, y)
+                if layers is not None:
+                    of_blocks = [layers[piece.index] for piece in only.pieces]
+                    products = layer_products(of_blocks, max(layers) + 1, blocks, blocks)
+                    return head, products, tf.zeros([])
                 products = inner_products(blocks, blocks, tf.float32)
                 return head, products, errors(products, blocks)
 
             return whole
 
-        return self._once(("whole", only.pieces, length), trace)
+        return self._once(("whole", only.pieces, length, layers is None), trace)
 
     def _itemsize(self, index: int) -> int:
         return tf.as_dtype(self._network.variables[index].dtype).size
