@@ -40,7 +40,10 @@ def compared(runs, tmp_path_factory):
 
 def test_writes_table_numbers_and_picture(runs, compared):
     names = {path.name for path in compared.iterdir()}
-    assert names == {"comparison.json", "comparison.csv", "comparison.png", "training.png"}
+    assert names == {
+        "comparison.json", "comparison.csv", "comparison.png", "per_layer.csv", "per_layer.png",
+        "training.png",
+    }  # fmt: skip
     content = json.loads((compared / "comparison.json").read_text())
     assert [minimum["name"] for minimum in content["minima"]] == runs
     assert len(content["minima"][0]["report"]["trials"]["gamma_hat"]) == 3

@@ -52,7 +52,10 @@ def test_models_have_the_numbers_of_characterize_and_their_own_error(models, dat
 def test_what_is_written_is_what_is_returned(comparison):
     found, out = comparison
     names = {path.name for path in out.iterdir()} - {".lock"}
-    assert names == {"comparison.json", "comparison.csv", "comparison.png"}  # no run, no training
+    # No run, so no training.
+    assert names == {
+        "comparison.json", "comparison.csv", "comparison.png", "per_layer.csv", "per_layer.png",
+    }  # fmt: skip
     with (out / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["gamma_hat"]) for row in rows] == [r["gamma_hat"] for r in found.to_rows()]

@@ -136,7 +136,8 @@ COMPARISON = ["--num-trials", 12, "--num-samples", 8]
 
 def comparison_of(out):
     assert {file.name for file in out.iterdir()} == {
-        "comparison.json", "comparison.csv", "comparison.png", "training.png",
+        "comparison.json", "comparison.csv", "comparison.png", "per_layer.csv", "per_layer.png",
+        "training.png",
     }  # fmt: skip
     return [(out / name).read_text() for name in ("comparison.json", "comparison.csv")]
 
