@@ -1,5 +1,6 @@
 """Saving, reloading in a fresh process, and deploying the wrapped model alone."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -31,9 +32,9 @@ print(json.dumps(out))
 """
 
 
-def in_fresh_process(root, *arguments):
-    command = [sys.executable, "-c", RELOAD, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(root), "TF_CPP_MIN_LOG_LEVEL": "3"}
+def in_fresh_process(path, *arguments, script=RELOAD):
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(path), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -113,23 +114,67 @@ def test_weights_alone(trained, make_network, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+OWN_CLASS = """
+import keras
+
 @keras.saving.register_keras_serializable(package="test_saving")
 class Subclassed(keras.Model):
-    def __init__(self, **kwargs):
+    def __init__(self, units=4, **kwargs):
         super().__init__(**kwargs)
-        self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(4)
+        self.units = units
+        self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(units)
 
     def call(self, x):
         return self.dense(self.flatten(x))
 
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+"""
+LOAD_ALL = """
+import json, sys
+import numpy as np
+import tensorflow as tf
 
-def test_subclassed_model(images, train, tmp_path):
-    """What the wrapper and the wrapped model predict comes back from the file of either."""
+folder, x = sys.argv[1], np.load(sys.argv[2])["x"]
+served = {}
+for name in ("functional", "subclassed"):
+    # Its variables live only as long as what `load` returns.
+    loaded = tf.saved_model.load(f"{folder}/{name}")
+    served[name] = loaded.serve(x).numpy().tolist()
+package = [m for m in sys.modules if m.startswith(("infomcr_tf", "own_class"))]
+
+import infomcr_tf.regularizer
+import keras, own_class
+
+for name in ("wrapper", "plain"):
+    model = keras.saving.load_model(f"{folder}/{name}.keras")
+    served[name] = model.predict(x, verbose=0).tolist()
+    served[name + " class"] = type(model).__name__
+    model.fit(x, np.arange(len(x)) % 4, batch_size=12, verbose=0)
+print(json.dumps({"served": served, "package": package}))
+"""
+
+
+def test_subclassed_and_exported_models_in_a_fresh_process(
+    trained, images, train, tmp_path, root_dir, monkeypatch
+):
+    """The wrapper and the wrapped model are saved, and the wrapper exported, after `fit`."""
     x, y = images
-    trained = train(Subclassed(), x, y, num_sub_batches=4, fit={"batch_size": 12})
-    expected = trained.predict(x, verbose=0)
-    for number, model in enumerate((trained, trained.model)):
-        model.save(tmp_path / f"{number}.keras")
-        found = keras.saving.load_model(tmp_path / f"{number}.keras")
-        assert type(found) is type(model)
-        np.testing.assert_allclose(found.predict(x, verbose=0), expected, rtol=1e-6)
+    (tmp_path / "own_class.py").write_text(OWN_CLASS)
+    monkeypatch.syspath_prepend(tmp_path)
+    own_class = importlib.import_module("own_class")
+    other = train(own_class.Subclassed(), x, y, num_sub_batches=4, fit={"batch_size": 12})
+    other.model.compile("sgd", LOSS)
+    other.save(tmp_path / "wrapper.keras")
+    other.model.save(tmp_path / "plain.keras")
+    trained.export(tmp_path / "functional", verbose=False)
+    other.export(tmp_path / "subclassed", verbose=False)
+    path = os.pathsep.join(map(str, (root_dir, tmp_path)))
+    found = in_fresh_process(path, tmp_path, tmp_path / "data.npz", script=LOAD_ALL)
+    assert found["package"] == []  # an exported model needs TensorFlow alone
+    served = found["served"]
+    assert served.pop("wrapper class") == "FisherRegularizedModel"
+    assert served.pop("plain class") == "Subclassed"
+    for name, outputs in served.items():
+        expected = (trained if name == "functional" else other).predict(x, verbose=0)
+        np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6, err_msg=name)
