@@ -143,7 +143,7 @@ def part(batch, rows):
 
 def _cuts(x, num_sub_batches):
     """M equal parts, or, of fewer than M examples, every example alone."""
-    examples = len(keras.tree.flatten(x)[0])
+    examples = keras.tree.flatten(x)[0].shape[0]  # ragged tensors have no length
     count = min(num_sub_batches, examples)
     size = examples // count
     return examples, [slice(i * size, (i + 1) * size) for i in range(count)]

@@ -204,11 +204,16 @@ def test_what_is_not_selected_is_not_computed(model, data, monkeypatch):
     monkeypatch.setattr(InputJacobian, "squared_norms", refuse)
     monkeypatch.setattr(InputJacobian, "check", refuse)
     monkeypatch.setattr(TrialSpectrum, "scaled_eigenvalues", property(refuse))
+    for name in ("spectral_radius", "frobenius_norm_sampled", "robustness"):
+        with pytest.raises(AssertionError, match="not selected"):
+            quick(model, data, metrics=name)
     report = quick(model, data, metrics=["trace", "gamma_hat"])
     assert report.spectral_radius is None
     assert report.robustness is None
     monkeypatch.undo()
     monkeypatch.setattr(trials.GradientEngine, "gram", refuse)
+    with pytest.raises(AssertionError, match="not selected"):
+        quick(model, data, metrics="trace")
     report = quick(model, data, metrics="robustness")
     assert report.gamma_hat is None
     assert report.robustness > 0
@@ -472,9 +477,17 @@ def test_further_measurements_do_not_trace_again(data, monkeypatch):
 
 def test_all_examples_are_one_trial(model, data, tmp_path, monkeypatch):
     x, y = data
+    original, states = GradientEngine.gram, []
+
+    def recorded(engine, *examples, state=None, **options):
+        states.append(state)
+        return original(engine, *examples, state=state, **options)
+
+    monkeypatch.setattr(GradientEngine, "gram", recorded)
     monkeypatch.setattr("infomcr_tf.characterization.trials._MANY", 2)
     arguments = {"num_samples": "all", "progress": False, "metrics": ["gamma_hat", "rank"]}
     report = characterize(model, x, y, checkpoint=tmp_path / "checkpoint", **arguments)
+    assert [state.name for state in states] == ["checkpoint.trial0.npz"]
     assert report.num_trials == 1
     assert report.num_samples == len(y)
     expected = GradientEngine(model).gram(x, y)

@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 import urllib.request
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -64,10 +65,9 @@ def test_cifar10_from_a_prepared_folder(shared_dir):
 def offline(monkeypatch):
     """No host can be reached, wherever the test runs."""
 
-    def refuse(*args, **kwargs):
-        raise urllib.error.URLError("no network")
-
+    refuse = mock.Mock(side_effect=urllib.error.URLError("no network"))
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    return refuse
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -76,6 +76,7 @@ def test_neither_on_disk_nor_downloadable(tmp_path, offline, name, download, cap
     start = time.monotonic()
     with pytest.raises(ValueError, match=r"--data-dir DIR.*--dataset digits") as error:
         data.load_dataset(name, tmp_path, download=download)
+    assert offline.called == download
     assert time.monotonic() - start < 60  # the downloader alone would try for minutes
     assert "\n" not in str(error.value) and name in str(error.value)
     assert not list(tmp_path.iterdir()), "nothing may be left behind"
@@ -93,13 +94,15 @@ def test_download_that_fails_leaves_nothing_that_breaks_a_later_run(tmp_path, mo
     def break_off(*args, **kwargs):
         raise tfds.download.DownloadError("broken off\nhalf-way")
 
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_args, **_kwargs: Answer())
+    urlopen = mock.Mock(return_value=Answer())
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", break_off)
     for _ in range(2):
         with pytest.raises(ValueError, match=r"broken off half-way.*--data-dir") as error:
             data.load_dataset("cifar10", tmp_path)
         assert "\n" not in str(error.value)
         assert not list(tmp_path.glob("cifar10/3*"))
+    urlopen.assert_called()
 
 
 def test_other_file_formats(tmp_path):

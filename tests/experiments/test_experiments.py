@@ -6,8 +6,10 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
@@ -280,6 +282,9 @@ def test_networks_that_were_kept_on_the_way_are_measured(scenario):
     assert "## At a training loss of 1.5" in (place / "levels.md").read_text()
 
 
+WORK = ("runner.TrainingRun", "measure.characterize", "measure.compute_measures")
+
+
 def test_the_same_command_computes_nothing_again(scenario, monkeypatch):
     out, arguments = scenario
     files = [path for part in ("runs", "measurements") for path in (out / part).rglob("*.*")]
@@ -288,7 +293,7 @@ def test_the_same_command_computes_nothing_again(scenario, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("computed again")
 
-    for name in ("runner.TrainingRun", "measure.characterize", "measure.compute_measures"):
+    for name in WORK:
         monkeypatch.setattr(f"infomcr_tf.experiments.{name}", refuse)
     assert run(*arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in files} == before
@@ -311,6 +316,19 @@ def test_the_hessian_is_measured_where_asked_for_beside_its_proxies(scenario):
     assert row["trace_proxy"] == pytest.approx(report.trace)
     assert row["hessian_spectral_radius"] == pytest.approx(report.hessian_spectral_radius, rel=1e-3)
     assert row["hessian_trace"] == pytest.approx(report.hessian_trace)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORK)
+def test_what_computes_nothing_again_would_be_called(scenario, monkeypatch, tmp_path, name):
+    """The names above are those by which the work is done where its results are missing."""
+    out, arguments = scenario
+    shutil.copytree(out, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / ("runs" if "TrainingRun" in name else "measurements"))
+    work = mock.Mock(side_effect=AssertionError("computed again"))
+    monkeypatch.setattr(f"infomcr_tf.experiments.{name}", work)
+    assert run(*arguments, "--out", tmp_path / "out") == 1
+    work.assert_called()
 
 
 def test_a_failed_run_is_reported_and_tried_again(scenario, monkeypatch, capsys):
@@ -454,7 +472,11 @@ def test_study_of_the_order_measures_each_run_with_its_own_weights(
         line = next(csv.DictReader(file))
     assert (line["variant"], line["pairs"], line["pairs_right"]) == ("raw", "1", str(int(agrees)))
     # A second call finds everything.
-    monkeypatch.setattr("infomcr_tf.comparison.minimum.Minimum.open", None)
+    opened = mock.Mock(side_effect=AssertionError("opened again"))
+    monkeypatch.setattr("infomcr_tf.comparison.minimum.Minimum.open", opened)
     capsys.readouterr()
     runpy.run_path(script, run_name="__main__")
     assert f"| smoke | raw | {int(agrees)} of 1 |" in capsys.readouterr().out
+    (tmp_path / "values.json").unlink()
+    with pytest.raises(AssertionError, match="opened again"):
+        runpy.run_path(script, run_name="__main__")

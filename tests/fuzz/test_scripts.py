@@ -48,12 +48,13 @@ class Outcome:
 
 def call(script, arguments, plots=False):
     """Runs a script's `main` and checks what it says where it fails."""
-    out, error = io.StringIO(), io.StringIO()
+    out, error, pictures = io.StringIO(), io.StringIO(), []
     with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
         if not plots:
             for name in ("plot_comparison", "save_picture"):  # they take most of the time
-                stack.enter_context(mock.patch(f"infomcr_tf.comparison.comparison.{name}"))
+                picture = mock.patch(f"infomcr_tf.comparison.comparison.{name}")
+                pictures.append(stack.enter_context(picture))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
             try:
                 status = script.main([str(argument) for argument in arguments])
@@ -67,6 +68,8 @@ def call(script, arguments, plots=False):
     assert status in (0, 1, 2), outcome
     assert said.count("error:") >= (status != 0), error.getvalue()
     assert len(said.splitlines()) == (status != 0), outcome
+    for picture in pictures:
+        assert picture.called == (script is characterize and status == 0), outcome
     return outcome
 
 
@@ -334,7 +337,7 @@ def test_flags(case):
             assert not names, (names, outcome)
         elif script is not characterize:
             assert "config.json" in names
-            assert len(started) == 1
+        assert len(started) == (outcome.status == 0 and script is not characterize)
 
 
 # --- Paths ------------------------------------------------------------------------------------

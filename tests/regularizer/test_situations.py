@@ -26,6 +26,9 @@ TARGETS = RNG.normal(size=(N, 2))
 WEIGHTS = RNG.exponential(size=N)
 TOKENS = RNG.integers(1, 9, (N, 5)) * (np.arange(5) < RNG.integers(1, 6, (N, 1)))
 TOKEN_LABELS = RNG.integers(0, 3, (N, 5))
+SEQUENCES = tf.RaggedTensor.from_tensor(TOKENS.astype("int32"), padding=0)
+WORDS = np.array(["cat", "dog", "cow", "ant"])[TOKENS % 4]
+IMAGES, PIXELS = RNG.integers(0, 255, (N, 4, 4, 2)), RNG.integers(0, 3, (N, 4, 4))
 
 
 def cross_entropy(**options):
@@ -65,6 +68,48 @@ def frozen():
 
 def sparse():
     return keras.Sequential([keras.Input((6,), sparse=True), layers.Dense(3, activation="tanh")])
+
+
+def ragged():
+    i = keras.Input((None,), dtype="int32", ragged=True)
+    h = layers.GlobalAveragePooling1D()(layers.Embedding(9, 3)(i))
+    return keras.Model(i, layers.Dense(3)(layers.Dense(4, activation="tanh")(h)))
+
+
+def words():
+    lookup = layers.StringLookup(vocabulary=["cat", "dog", "cow"], output_mode="multi_hot")
+    return keras.Sequential([keras.Input((5,), dtype="string"), lookup, layers.Dense(3)])
+
+
+def segmentation():
+    i = keras.Input((4, 4, 2), dtype="uint8")
+    h = down = layers.Conv2D(3, 3, padding="same", activation="tanh")(layers.Rescaling(0.01)(i))
+    h = layers.UpSampling2D()(layers.MaxPooling2D()(h))
+    return keras.Model(i, layers.Conv2D(3, 1)(layers.Concatenate()([h, down])))
+
+
+def language_model():
+    i = keras.Input((5,), dtype="int32")
+    h = layers.Embedding(9, 4)(i)
+    h = layers.Add()([h, layers.MultiHeadAttention(2, 3)(h, h, use_causal_mask=True)])
+    return keras.Model(i, layers.Dense(9)(layers.LayerNormalization()(h)))
+
+
+def siamese():
+    tower = keras.Sequential([keras.Input((3,)), layers.Dense(4, activation="tanh")])
+    a, b = keras.Input((3,)), keras.Input((3,))
+    return keras.Model([a, b], layers.Dense(1)(layers.Subtract()([tower(a), tower(b)])))
+
+
+class DictOutputs(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.hidden = layers.Dense(5, activation="tanh")
+        self.a, self.b = layers.Dense(3), layers.Dense(2)
+
+    def call(self, x):
+        h = self.hidden(x)
+        return {"a": self.a(h), "b": self.b(h)}
 
 
 class ReadsShapes(keras.Model):
@@ -186,6 +231,22 @@ SITUATIONS = {
     "sparse": Situation(
         sparse, cross_entropy, LABELS, feed=tf.sparse.from_dense
     ),
+    "ragged": Situation(ragged, cross_entropy, LABELS, x=SEQUENCES),
+    "words": Situation(words, cross_entropy, LABELS, x=WORDS),
+    "one logit, labels (N,)": Situation(
+        lambda: mlp(outputs=1), lambda: keras.losses.BinaryCrossentropy(from_logits=True),
+        LABELS > 0, SUB,
+    ),
+    "dropout": Situation(lambda: mlp(layers.Dropout(0.5, seed=1)), cross_entropy, LABELS, SUB),
+    "segmentation": Situation(segmentation, cross_entropy, PIXELS, SUB, x=IMAGES),
+    "segmentation, weights": Situation(
+        segmentation, cross_entropy, PIXELS, x=IMAGES, sample_weight=RNG.exponential(size=(N, 4, 4))
+    ),
+    "language model": Situation(language_model, cross_entropy, TOKENS[:, ::-1], SUB, x=TOKENS),
+    "siamese": Situation(siamese, lambda: "mse", TARGETS[:, :1], SUB, x=(X[:, :3], X[:, 3:])),
+    "subclass, dict of outputs": Situation(
+        DictOutputs, lambda: {"a": cross_entropy(), "b": "mse"}, {"a": LABELS, "b": TARGETS},
+    ),
 }  # fmt: skip
 
 
@@ -217,7 +278,7 @@ def by_hand(situation, data_term, estimator):
     whole = (situation.x, situation.y, situation.sample_weight)
     model(situation.x)
     gradient = {"batch": reference.regularized_gradient, SUB: reference.ghost_batch_gradient}
-    for start in range(0, len(keras.tree.flatten(whole)[0]), N):
+    for start in range(0, keras.tree.flatten(whole)[0].shape[0], N):
         x, y, weight = reference.part(whole, slice(start, start + N))
         added = reference.added_gradient(model, x)
         found = gradient[data_term](
@@ -264,3 +325,40 @@ def test_beta_0_is_plain_keras(situation):
     logs, expected = step(situation, trained), step(situation, trained_alone)
     assert {name: logs[name] for name in expected} == expected
     check_same(model, plain, 0)
+
+
+OPTIMIZERS = {
+    "clipping": lambda: keras.optimizers.SGD(0.5, momentum=0.9, global_clipnorm=0.1),
+    "average of weights": lambda: keras.optimizers.Adam(
+        0.1, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2
+    ),
+    "scaled loss": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.5), initial_scale=8.0, dynamic_growth_steps=1
+    ),
+    "accumulation": lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=2),
+    "decay": lambda: keras.optimizers.AdamW(0.1, weight_decay=0.3),
+}
+
+
+@pytest.mark.parametrize("data_term", ["batch", SUB])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_optimizers(float64, optimizer, data_term):
+    """They see the gradient of Eq. 7 as they would see any other, in each of three steps."""
+    keras.utils.set_random_seed(1)
+    model = mlp()
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    trained = FisherRegularizedModel(
+        model, alpha=ALPHA, beta=BETA, num_sub_batches=M, data_term=data_term
+    )
+    trained.compile(optimizer(), cross_entropy())
+    trained.fit(X, LABELS, batch_size=4, shuffle=False, verbose=0)
+    gradient = {"batch": reference.regularized_gradient, SUB: reference.ghost_batch_gradient}
+    update, loss = optimizer(), cross_entropy()
+    update.build(copy.trainable_variables)
+    for start in range(0, N, 4):
+        x, y = reference.part((X, LABELS), slice(start, start + 4))
+        found = gradient[data_term](copy, loss, x, y, ALPHA, BETA, M)
+        update.apply([update.scale_loss(tf.constant(g)) for g in found], copy.trainable_variables)
+    update.finalize_variable_values(copy.trainable_variables)
+    check_same(model, copy, 1e-7)

@@ -253,6 +253,10 @@ def test_decompression_bomb_is_refused_unread(path, refused, monkeypatch):
     assert path.stat().st_size < 2**20
     monkeypatch.setattr(json, "loads", lambda *_: pytest.fail("it was unpacked"))
     refused(path, r"'config.json' would unpack to 73,4\d\d,\d\d\d bytes")
+    path.unlink()
+    files.honest(path)
+    with pytest.raises(pytest.fail.Exception, match="it was unpacked"):
+        load_model(path)
 
 
 # --- The weights ---

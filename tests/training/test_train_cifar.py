@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 import keras
 import numpy as np
@@ -156,16 +157,24 @@ def test_mistakes_get_one_line_and_status_2_before_any_training(
     flags, message, capsys, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "infomcr_tf.training.run.train", lambda *_, **__: pytest.fail("the training started")
-    )
+    training = mock.Mock(side_effect=AssertionError("the training started"))
+    monkeypatch.setattr("infomcr_tf.training.run.train", training)
     with pytest.raises(SystemExit) as caught:
         train_cifar.main(flags)
+    training.assert_not_called()
     error = capsys.readouterr().err
     assert caught.value.code == 2
     assert error.count("\n") == 1
     assert re.search(message, error), error
     assert not list(tmp_path.rglob("config.json"))
+
+
+def test_without_mistakes_the_training_begins(monkeypatch, tmp_path):
+    """So what stands in its place above stands at the right one."""
+    training = mock.Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr("infomcr_tf.training.run.train", training)
+    assert train_cifar.main([*DIGITS, "--run-dir", str(tmp_path / "run")]) == 130
+    training.assert_called_once()
 
 
 def test_as_a_real_process(root_dir, tmp_path):

@@ -76,6 +76,8 @@ def test_is_reused(source, tmp_path, monkeypatch):
     monkeypatch.setattr(imagenet.Source, "images", lambda *_: pytest.fail("read again"))
     again = imagenet.resize_once(source, tmp_path, image_size=16, progress=False)
     assert contents(again["train"]) == contents(first["train"])
+    with pytest.raises(pytest.fail.Exception, match="read again"):  # another size is read
+        imagenet.resize_once(source, tmp_path, image_size=24, progress=False)
 
 
 def test_other_size_or_source_is_another_cache(source, image_folder, tmp_path):
