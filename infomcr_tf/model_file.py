@@ -56,7 +56,9 @@ _REFUSED = (
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:
-    """Loads a `.keras` file in Keras' safe mode, after `check_model_file`, without compiling it.
+    """Loads a `.keras` file in Keras' safe mode, after `check_model_file`, with its loss alone.
+
+    A compiled model is compiled again with the same loss, and without its optimizer and metrics.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -65,7 +67,13 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     path = Path(path)
     check_model_file(path)
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with zipfile.ZipFile(path) as archive:
+            compiled = json.loads(archive.read(_CONFIG)).get("compile_config") or {}
+        if compiled.get("loss") is not None:
+            loss = keras.saving.deserialize_keras_object(compiled["loss"], safe_mode=True)
+            model.compile(loss=loss, loss_weights=compiled.get("loss_weights"))
+        return model
     except Exception as error:  # Keras raises many kinds on a damaged file
         reason = " ".join(str(error).split())
         raise ValueError(

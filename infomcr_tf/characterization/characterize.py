@@ -27,7 +27,7 @@ from infomcr_tf.characterization.robustness import (
 from infomcr_tf.characterization.settings import resolve_settings
 from infomcr_tf.characterization.trials import Trials, num_parameters, sample_of
 from infomcr_tf.device_pool import resolve_devices, spread
-from infomcr_tf.gradients.losses import describe, make_head
+from infomcr_tf.gradients.losses import describe, make_head, smoothing_of
 from infomcr_tf.precision import float32_precision
 from infomcr_tf.progress import progress_bar
 from infomcr_tf.regularizer import FisherRegularizedModel
@@ -192,6 +192,13 @@ class Measurement:
         self._max_memory_bytes = max_memory_bytes
         self._workers: dict[tuple, Any] = {}
         self._fetched = False
+        if self._settings.loss == "auto" and (smoothing := smoothing_of(model)):
+            warnings.warn(
+                f"`model` was compiled with label_smoothing={smoothing:g}, and the cross-entropy "
+                'of the labels themselves is measured; `loss="compiled"` takes the smoothed one.',
+                UserWarning,
+                stacklevel=3,
+            )
         # Refuses here what these cannot work with, before anything is traced or written.
         if self._settings.trial_metrics:
             self._worker(Trials, self._devices[0])

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,9 @@ from infomcr_tf.gradients.batches import SOURCES, batches_of, is_source
 from infomcr_tf.gradients.examples import check_examples, num_examples, take
 from infomcr_tf.gradients.head import Head
 from infomcr_tf.gradients.loss_head import LossHead
+
+# With fewer of them, logits that happen to lie between 0 and 1 would be taken for probabilities.
+_FIRST = 64
 
 
 def open_examples(
@@ -52,7 +56,7 @@ class ArrayExamples:
 
     def __init__(self, x: Any, y: Any) -> None:
         self._x, self._y = x, y
-        self.first = take(x, slice(0, 3)), take(y, slice(0, 3))
+        self.first = take(x, slice(0, _FIRST)), take(y, slice(0, _FIRST))
 
     def __len__(self) -> int:
         return num_examples(self._x)
@@ -99,7 +103,7 @@ class StreamedExamples:
         for x, y in batches():
             if not self._length:
                 x, y = self._check(x, y)
-                self.first = take(x, slice(0, 3)), take(y, slice(0, 3))
+                self.first = take(x, slice(0, _FIRST)), take(y, slice(0, _FIRST))
             _add(self._digest, x, y)
             self._length += num_examples(x)
         if not self._length:
@@ -158,12 +162,26 @@ class StreamedExamples:
                     "`x` must give examples of one shape (pad them to one length). Received: "
                     f"{shapes} and {own}"
                 )
+            if not start:
+                self._warn_of_another_order(x, y)
             yield start, (x, y)
             start += num_examples(x)
         if start != self._length:
             raise ValueError(
                 "`x` must give the same number of examples in every pass. Received: "
                 f"{self._length} and {start}"
+            )
+
+    def _warn_of_another_order(self, x: Any, y: Any) -> None:
+        begin = take(x, slice(0, _FIRST)), take(y, slice(0, _FIRST))
+        pairs = zip(*map(keras.tree.flatten, (begin, self.first)), strict=True)
+        if not all(np.array_equal(now, first) for now, first in pairs):
+            warnings.warn(
+                "`x` gives other examples, or another order, in every pass (shuffling, "
+                "augmentation): `seed` does not reproduce the samples, and other models are not "
+                "measured on the same ones.",
+                UserWarning,
+                stacklevel=2,
             )
 
     def _room(self, example: Any, num: int) -> Any:

@@ -157,7 +157,7 @@ class InputJacobian:
         self._num_outputs: int | None = None
 
     def check(self, x: Any) -> None:
-        """Checks on one example, without tracing, that the metric exists for this model.
+        """Checks on a few examples, without tracing, that the metric exists for this model.
 
         Raises:
             UnavailableMetricError: where the output is not differentiable in an input, or is too
@@ -170,7 +170,7 @@ class InputJacobian:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(leaves)
                 logits = self._network.logits(example)
-            self._network.check_logits(example)
+            self._network.check_logits(_floats(x))
             if any(gradient is None for gradient in tape.gradient(logits, leaves)):
                 raise UnavailableMetricError(
                     "robustness needs a model whose output is differentiable in every input, and "

@@ -304,7 +304,8 @@ def _measured(
     arguments: dict[str, Any],
 ) -> Compared:
     if isinstance(each, Minimum):
-        report = characterize(each.model, each.x, each.y, **arguments)
+        targets = each.targets(arguments.get("loss", "auto"))
+        report = characterize(each.model, each.x, targets, **arguments)
         return Compared(name=name, report=report, result=each.result, history=each.history)
     report = characterize(each, *train_data, **arguments)
     result = {}

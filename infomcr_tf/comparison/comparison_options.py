@@ -71,6 +71,13 @@ class ComparisonOptions(Options):
         group=_NETWORK,
         above=0,
     )
+    loss: str = option(
+        "auto",
+        "Whose gradients are measured: the cross-entropy of a softmax over the classes; "
+        '"compiled", the loss that a .keras file was compiled with; or the name of a loss of '
+        "Keras, such as mse, of one-hot targets.",
+        group=_NETWORK,
+    )
     method: str = option("auto", "How the per-example gradients are computed.", group=_NETWORK)
     max_memory: float = option(
         2.0,

@@ -105,6 +105,14 @@ class Minimum:
         """Normalised float32 images; made anew, so that several minima fit into memory."""
         return np.asarray(self.normalization.apply(self.images))
 
+    def targets(self, loss: str) -> np.ndarray:
+        """The labels as `loss` (see `characterize`) wants them: one-hot unless it is sparse."""
+        wanted = self.model.loss if loss == "compiled" else loss
+        name = getattr(wanted, "name", getattr(wanted, "__name__", wanted))
+        if loss == "auto" or "sparse" in str(name):
+            return self.y
+        return keras.utils.to_categorical(self.y, self.model.output_shape[-1])
+
     @classmethod
     def open(cls, path: str | os.PathLike, data_options: DataOptions) -> "Minimum":
         """Opens a complete run folder or a `.keras` file.

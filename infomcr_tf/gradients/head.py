@@ -18,8 +18,8 @@ import tensorflow as tf
 from infomcr_tf.arguments import is_real
 
 HOW_TO_PASS = (
-    'Pass `loss="compiled"`, a Keras loss or its name (a dict or list of them for several '
-    "outputs), or a function `(y, y_pred) -> [n]` of each example's loss"
+    'Pass `loss="compiled"` (`--loss compiled`), a Keras loss or its name (a dict or list of them '
+    "for several outputs), or a function `(y, y_pred) -> [n]` of each example's loss"
 )
 # Each step halves the bracket: its width reaches the spacing of float64.
 _BISECTIONS = 60

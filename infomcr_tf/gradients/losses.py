@@ -84,6 +84,12 @@ def compiled_loss(model: keras.Model) -> Any:
     return getattr(model, "loss", None) if getattr(model, "compiled", False) else None
 
 
+def smoothing_of(model: keras.Model) -> float:
+    """The label smoothing of the loss that a model was compiled with, which "auto" leaves out."""
+    loss = _only(compiled_loss(model))
+    return float(getattr(loss, "_fn_kwargs", {}).get("label_smoothing", 0.0))
+
+
 def _inner(model: keras.Model) -> keras.Model:
     """The model that a wrapper trains; others as they are."""
     inner = getattr(model, "model", None)

@@ -188,6 +188,30 @@ def test_a_wrapper_is_asked_for_its_loss(plain):
     assert "mean_squared_error" in report.settings["loss"]
 
 
+def test_label_smoothing_is_left_out_and_said(plain):
+    smoothed = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    model = keras.models.clone_model(plain)
+    model.set_weights(plain.get_weights())
+    model.compile("sgd", smoothed)
+    with pytest.warns(UserWarning, match=r"label_smoothing=0\.1.*loss=\"compiled\""):
+        report = characterize(model, X, np.eye(3)[Y], metrics="trace", **QUICK)
+    assert report.trace == characterize(plain, X, Y, metrics="trace", **QUICK).trace
+    compiled = characterize(model, X, np.eye(3)[Y], loss="compiled", metrics="trace", **QUICK)
+    assert compiled.trace != report.trace
+
+
+@pytest.mark.parametrize("metrics", ["robustness", "trace"])
+def test_logits_of_some_examples_may_look_like_probabilities(metrics):
+    """Those of two classes lie between 0 and 1 for one example of four, where they are small."""
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(2, kernel_initializer="identity")])
+    x = np.linspace(0.2, 8, 2 * N, dtype="float32").reshape(N, 2)
+    report = characterize(model, x, Y % 2, metrics=metrics, num_trials=1, num_samples=N)
+    assert getattr(report, metrics) > 0
+    fresh = keras.models.clone_model(model)  # which has not given other outputs yet
+    with pytest.raises(ValueError, match="all lie between 0 and 1"):
+        characterize(fresh, x / 10, Y % 2, metrics=metrics, num_trials=1, num_samples=N)
+
+
 def test_lora_and_frozen_layers(plain):
     model = network()
     model.layers[0].trainable = False

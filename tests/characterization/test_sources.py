@@ -98,6 +98,12 @@ REFUSED = {
 }
 
 
+def test_another_order_in_every_pass_is_said(model):
+    shuffled = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(N, seed=1).batch(7)
+    with pytest.warns(UserWarning, match="another order.*`seed` does not reproduce"):
+        characterize(model, shuffled, metrics="trace", **SETTINGS)
+
+
 def iter_of_growing():
     lengths = iter((3, 4, 5, 5))
     return lambda: (Batches()[i] for i in range(next(lengths)))

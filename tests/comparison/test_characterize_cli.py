@@ -10,6 +10,7 @@ import pytest
 
 import characterize
 import infomcr_tf
+from infomcr_tf.comparison import DataOptions, Minimum
 from infomcr_tf.training import CifarConfig, TrainingRun, load_model
 
 SMALL = {
@@ -119,6 +120,35 @@ def test_model_file_with_a_named_data_set(runs, compared, tmp_path, capsys):
     assert file["result"]["test"] == run["result"]["test"]
 
 
+@pytest.mark.parametrize(
+    "loss", ["mse", keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=3)]
+)
+def test_model_file_that_was_compiled_with_another_loss(runs, tmp_path, capsys, loss):
+    """It is refused with a line that says how to measure its own loss, which then is measured."""
+    model = load_model(f"{runs[0]}/model.keras")
+    assert not model.compiled
+    model.compile("sgd", loss)
+    model.save(tmp_path / "other.keras")
+    flags = [str(tmp_path / "other.keras"), "--dataset", "digits", *QUICK, "--metrics", "trace"]
+    flags += ["--num-images", "30", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        characterize.main(flags)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search("a model compiled with (mse|Sparse).*--loss compiled", error), error
+    found = []
+    for name in ["compiled", "mse"] if loss == "mse" else ["compiled"]:
+        assert characterize.main([*flags, "--loss", name]) == 0
+        content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+        found.append(content["minima"][0]["report"]["trials"]["trace"])
+    assert found[0] == found[-1]
+    minimum = Minimum.open(flags[0], DataOptions(dataset="digits", num_images=30))
+    y = np.eye(10)[minimum.y] if loss == "mse" else minimum.y
+    options = {"metrics": "trace", "num_trials": 3, "num_samples": 12, "progress": False}
+    report = infomcr_tf.characterize(model, minimum.x, y, loss=loss, **options)
+    np.testing.assert_allclose(found[0], report.trials["trace"], rtol=1e-5)
+
+
 def test_authors_protocol(runs, tmp_path, capsys):
     flags = ["--protocol", "authors", "--num-trials", "2", "--num-samples", "10"]
     flags += ["--metrics", "gamma_hat", "--out", str(tmp_path)]
@@ -154,6 +184,8 @@ def _mistakes(runs, tmp_path):
         ([runs[0], "--num-samples", "61"], "num_samples.*61.*60"),
         ([runs[0], "--metrics", "gama_hat"], "Did you mean 'gamma_hat'"),
         ([runs[0], *QUICK, "--method", "magic"], "method.*magic"),
+        ([runs[0], *QUICK, "--loss", "no_such_loss"], "`loss` must be a name that Keras knows"),
+        ([runs[0], *QUICK, "--loss", "compiled"], "needs a model that was compiled with a loss"),
         ([runs[0], "--num-trials", "0"], "--num-trials.*>= 1"),
         ([runs[0], "--normalize-logits", "0"], "--normalize-logits.*> 0"),
         ([runs[0], "--protocol", "author"], "Did you mean 'authors'"),
