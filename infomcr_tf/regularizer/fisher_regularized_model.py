@@ -139,11 +139,13 @@ class FisherRegularizedModel(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Keras' own, and in training those of the penalty."""
+        """Keras' own, the wrapped model's, and in training those of the penalty."""
         hidden = [self._largest_batch]
         if self._is_testing:
             hidden += [self._penalty_tracker, self._norm_tracker]
-        return [one for one in super().metrics if all(one is not other for other in hidden)]
+        # Keras leaves out those of a model inside a model.
+        both = [*super().metrics, *self.model._metrics]
+        return [one for one in both if all(one is not other for other in hidden)]
 
     def build(self, input_shape: Any) -> None:
         """Builds the wrapped model."""

@@ -112,6 +112,17 @@ class DictOutputs(keras.Model):
         return {"a": self.a(h), "b": self.b(h)}
 
 
+class Measures(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense, self.size = layers.Dense(3), keras.metrics.Mean(name="size")
+
+    def call(self, x):
+        logits = self.dense(x)
+        self.size.update_state(ops.mean(ops.abs(logits), axis=-1))
+        return logits
+
+
 class ReadsShapes(keras.Model):
     def __init__(self):
         super().__init__()
@@ -199,6 +210,7 @@ SITUATIONS = {
     "BatchNorm": Situation(
         lambda: mlp(layers.BatchNormalization(epsilon=1.0)), cross_entropy, LABELS
     ),
+    "a metric of the model's own": Situation(Measures, cross_entropy, LABELS),
     "spectral norm": Situation(
         lambda: mlp(layers.SpectralNormalization(layers.Dense(4))), cross_entropy, LABELS,
         refused={"hessian_vector": "layers that assign weights"},
