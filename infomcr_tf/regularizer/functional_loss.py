@@ -74,6 +74,7 @@ class FunctionalLoss:
             y_pred = self.model(x, training=True)
             loss = self.data_loss(y, y_pred, sample_weight)
         loss = tf.reduce_sum(loss) * tf.cast(replicas, loss.dtype)
+        self._loss, self._updates = loss, scope.updates
         self.has_added_losses = bool(scope.losses)
         self._y_pred = keras.tree.map_structure(lambda _: 0, y_pred)
         self._are_masked = [mask_of(one) is not None for one in keras.tree.flatten(y_pred)]
@@ -99,12 +100,11 @@ class FunctionalLoss:
     def check_second_derivatives(self, weights: list[tf.Tensor], *args: Any) -> None:
         """Raises `ValueError` where they are not those of the loss; arguments as for `__call__`."""
         check_second_derivatives(self._traced.get_concrete_function(weights, *args).graph)
-        are_weights = set(map(id, self.weights))
-        for variable in self.assigned:
-            if id(variable) in are_weights:
+        for variable, value in self._updates:
+            if _depends_on(self._loss, value):
                 raise ValueError(
-                    "`estimator` must be 'finite_difference' with layers that assign weights in "
-                    "training (SpectralNormalization), through which no derivative flows. "
+                    "`estimator` must be 'finite_difference' with layers that use in training what "
+                    "they assign there (SpectralNormalization): no derivative flows through it. "
                     f"Received: estimator='hessian_vector' and {variable.path!r}"
                 )
 
@@ -159,6 +159,7 @@ class _Scope(keras.StatelessScope):
         pairs = list(weights)
         super().__init__(pairs, collect_losses=True)
         self.assigned: set[int] = set()
+        self.updates: list[tuple[keras.Variable, tf.Tensor]] = []
         self._weights = {id(variable): value for variable, value in pairs}
 
     def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
@@ -168,6 +169,7 @@ class _Scope(keras.StatelessScope):
         value = tf.stop_gradient(value)
         if weight is not None:
             value += weight - tf.stop_gradient(weight)
+        self.updates.append((variable, value))
         super().add_update((variable, value))
 
     def change(self, variable: keras.Variable) -> tf.Tensor:
@@ -215,6 +217,19 @@ def dense_gradients(gradients: list[Any], sources: list[Any]) -> list[tf.Tensor]
         tf.zeros(source.shape, source.dtype) if g is None else tf.convert_to_tensor(g)
         for g, source in zip(gradients, sources, strict=True)
     ]
+
+
+def _depends_on(tensor: tf.Tensor, other: tf.Tensor) -> bool:
+    """Whether one tensor of a graph is computed from another one of it."""
+    stack, seen = [tensor], {tensor.ref()}
+    while stack:
+        tensor = stack.pop()
+        if tensor is other:
+            return True
+        new = [one for one in tensor.op.inputs if one.ref() not in seen]
+        seen.update(one.ref() for one in new)
+        stack += new
+    return False
 
 
 def _check_side_effects(graph: tf.Graph) -> None:
