@@ -19,7 +19,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def progress_bar(total: int, *, title: str, done: int = 0, shown: bool = True) -> Any:
+def progress_bar(total: int | None, *, title: str, done: int = 0, shown: bool = True) -> Any:
     """A context manager with `update()`, to be called after each of `total` items.
 
     In a terminal and in a notebook it is a bar. Elsewhere a bar would fill a file with control
@@ -27,7 +27,7 @@ def progress_bar(total: int, *, title: str, done: int = 0, shown: bool = True) -
     take, and one every half minute. All of it goes to standard error.
 
     Args:
-        total: items in all.
+        total: items in all; None where nobody knows: a log then gets a line every half minute.
         title: what they are.
         done: items that were finished earlier.
         shown: False for nothing at all.
@@ -49,11 +49,11 @@ def _in_notebook() -> bool:
 class _Lines:
     """The same interface for logs."""
 
-    def __init__(self, total: int, title: str, done: int) -> None:
+    def __init__(self, total: int | None, title: str, done: int) -> None:
         self._total, self._title, self._done = total, title, done
         self._start = time.monotonic()
         self._first: tuple[float, int] | None = None
-        self._last_line = -float("inf")
+        self._last_line = self._start if total is None else -float("inf")
 
     def __enter__(self) -> _Lines:
         return self
@@ -64,7 +64,13 @@ class _Lines:
     def update(self, count: int = 1) -> None:
         """So many more items are finished."""
         self._done += count
-        now, left = time.monotonic(), self._total - self._done
+        now = time.monotonic()
+        if self._total is None:
+            if now - self._last_line >= _SECONDS_BETWEEN_LINES:
+                self._last_line = now
+                self._print(f"{self._done}, {duration(now - self._start)}")
+            return
+        left = self._total - self._done
         if self._first is None:  # it took the tracing, too: the others are quicker
             self._first = now, self._done
             if left:
@@ -76,7 +82,10 @@ class _Lines:
         if left:
             since, after = self._first
             rest = f"about {duration((now - since) / (self._done - after) * left)} left"
-        line = (
-            f"{self._title}: {self._done} of {self._total}, {duration(now - self._start)}, {rest}"
-        )
-        print(line, file=sys.stderr, flush=True)
+        self._print(f"{self._done} of {self._total}, {duration(now - self._start)}, {rest}")
+
+    def set_postfix(self, **_: object) -> None:
+        """What a bar shows beside itself; a line does not."""
+
+    def _print(self, text: str) -> None:
+        print(f"{self._title}: {text}", file=sys.stderr, flush=True)

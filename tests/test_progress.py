@@ -6,6 +6,7 @@ import pytest
 
 from infomcr_tf import progress
 from infomcr_tf.progress import duration, progress_bar
+from infomcr_tf.training.time_left import TimeLeft
 
 
 @pytest.fixture
@@ -58,6 +59,44 @@ def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     with progress_bar(2, title="trials") as bar:
         bar.update(2)
     assert "\r" in capsys.readouterr().err
+
+
+def test_a_log_of_unknown_length_gets_a_line_a_half_minute(clock, capsys):
+    with progress_bar(None, title="eigenvalues") as bar:
+        for _ in range(7):
+            clock(10)
+            bar.update()
+            bar.set_postfix(residual=1)
+    assert capsys.readouterr().err == "eigenvalues: 3, 30 s\neigenvalues: 6, 60 s\n"
+
+
+def run_of(clock, *, epochs, steps, seconds, later=False):
+    """A training run with steps of this length, the first of which also traces for 100 s."""
+    left = TimeLeft(epochs, regularized_later=later)
+    left.set_params({"epochs": epochs, "steps": steps})
+    for epoch in range(epochs):
+        left.on_epoch_begin(epoch)
+        for step in range(steps):
+            clock(seconds + 100 * (epoch == step == 0))
+            left.on_train_batch_end(step)
+        left.on_epoch_end(epoch)
+
+
+def test_a_short_epoch_is_what_the_time_of_training_is_estimated_from(clock, capsys):
+    run_of(clock, epochs=11, steps=5, seconds=3)
+    assert capsys.readouterr().out.split("\n") == ["", "about 2 min for the other 50 steps", ""]
+
+
+def test_long_epochs_are_not_waited_for(clock, capsys):
+    run_of(clock, epochs=2, steps=1000, seconds=7, later=True)
+    # After the first step and three more, each of 7 s: 1,996 are left.
+    line = "about 3.9 h for the other 1,996 steps, more from when the penalty acts"
+    assert capsys.readouterr().out.split("\n") == ["", line, ""]
+
+
+def test_a_run_of_one_short_epoch_needs_no_estimate(clock, capsys):
+    run_of(clock, epochs=1, steps=5, seconds=1)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

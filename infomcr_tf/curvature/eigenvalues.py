@@ -1,11 +1,13 @@
 """The largest eigenvalues and their eigenvectors."""
 
+from typing import Any
+
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
-from tqdm import tqdm
 
 from infomcr_tf.arguments import check_choice, check_integer, check_number
 from infomcr_tf.curvature.lanczos import Ritz, lanczos
+from infomcr_tf.progress import progress_bar
 
 WHICH = ("LA", "SA", "LM")
 # The network's own roundings in float32: no residual becomes smaller, relative to ||A||.
@@ -60,12 +62,12 @@ def top_eigenvalues(
     if size <= max(max_basis, k + 1):
         matrix = operator @ np.eye(size)
         return _ordered(*np.linalg.eigh((matrix + matrix.T) / 2), k, which)
-    with tqdm(desc="eigenvalues", unit=" products", disable=not progress) as bar:
+    with progress_bar(None, title="eigenvalues, products", shown=progress) as bar:
         return _iterate(operator, k, tol, which, seed, max(max_basis, k + 1), bar)
 
 
 def _iterate(
-    operator: LinearOperator, k: int, tol: float, which: str, seed: int, steps: int, bar: tqdm
+    operator: LinearOperator, k: int, tol: float, which: str, seed: int, steps: int, bar: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     def product(v: np.ndarray) -> np.ndarray:
         bar.update()

@@ -15,12 +15,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from infomcr_tf.gradients.blocks import Block, inner_products, layer_products
 from infomcr_tf.gradients.examples import take
 from infomcr_tf.gradients.head import HeadOutput
 from infomcr_tf.gradients.passes import ERROR_SAMPLE, Pass, errors
+from infomcr_tf.progress import progress_bar
 from infomcr_tf.storage import replacing
 
 # Seconds between two writes of what has been added up.
@@ -95,8 +95,8 @@ class Accumulation:
         count = len(self.tiles)
         return [(i, j) for i in range(count) for j in range(i, count)]
 
-    def _bar(self, total: int, initial: int) -> tqdm:
-        return tqdm(total=total, initial=initial, desc="pairs of tiles", disable=not self._progress)
+    def _bar(self, total: int, done: int) -> Any:
+        return progress_bar(total, title="pairs of tiles", done=done, shown=self._progress)
 
     def _add(
         self,
@@ -105,7 +105,7 @@ class Accumulation:
         y: tf.Tensor,
         pairs: list[tuple[int, int]],
         dtype: tf.DType,
-        bar: tqdm,
+        bar: Any,
     ) -> None:
         wanted = {i for pair in pairs for i in pair}
         tiles: dict[int, list[Block]] = {}

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from scipy.special import logsumexp
-from tqdm import tqdm
 
+from infomcr_tf.progress import progress_bar
 from infomcr_tf.training.workers import Workers
 
 
@@ -45,9 +45,13 @@ def evaluate(
     """
     ks = (1,) if top_k is None else (1, top_k)
     sums = np.zeros(2 + len(ks))
-    for images, labels in tqdm(batches, desc=title, unit="batch", disable=title is None):
-        logits = np.asarray(logits_of(images), np.float64)
-        sums += _sums(logits, labels.numpy(), ks)
+    count = int(batches.cardinality())
+    known = count if count >= 0 else None
+    with progress_bar(known, title=f"{title}, batches", shown=title is not None) as bar:
+        for images, labels in batches:
+            logits = np.asarray(logits_of(images), np.float64)
+            sums += _sums(logits, labels.numpy(), ks)
+            bar.update()
     if workers is not None:
         sums = workers.sum(sums)
     count, loss, *wrong = sums

@@ -1,4 +1,4 @@
-"""`TimeLeft`: says after the first epoch how long the others will take."""
+"""`TimeLeft`: says at the beginning of a run how long it will take."""
 
 import time
 from typing import Any
@@ -7,12 +7,15 @@ import keras
 
 from infomcr_tf.progress import duration
 
+# Long enough for the steps to have their usual speed; an epoch may take hours.
+_SECONDS = 20.0
+
 
 class TimeLeft(keras.callbacks.Callback):
-    """Prints one line when the first epoch that this process begins has ended.
+    """Prints one line after 20 seconds of steps or the first epoch, whichever is first.
 
-    Its first step traces the graph, which the others do not: the estimate leaves it out. A run that
-    stops early takes less, one whose penalty is still off takes more.
+    The first step of the process traces the graph, which the others do not: the estimate leaves it
+    out. A run that stops early takes less, one whose penalty is still off takes more.
 
     Args:
         epochs: of the whole run.
@@ -23,25 +26,40 @@ class TimeLeft(keras.callbacks.Callback):
         super().__init__()
         self._epochs = epochs
         self._later = regularized_later
+        self._epoch = 0
         self._first_step: float | None = None
         self._steps = 0
         self._said = False
 
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Notes which it is."""
+        self._epoch = epoch
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Counts the steps after the first."""
+        """Counts the steps after the first, and says it where they take long."""
+        if self._said:
+            return
         if self._first_step is None:
             self._first_step = time.monotonic()
-        else:
-            self._steps += 1
+            return
+        self._steps += 1
+        of_epoch = (self.params or {}).get("steps")
+        if of_epoch and time.monotonic() - self._first_step >= _SECONDS:
+            self._say((self._epochs - self._epoch) * of_epoch - batch - 1)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Says it once."""
-        left = self._epochs - epoch - 1
-        if self._said or left <= 0 or not self._steps or self._first_step is None:
-            return
+        """Says it where the first epoch was short."""
+        if not self._said and self._steps:
+            of_epoch = (self.params or {}).get("steps") or self._steps + 1
+            self._say((self._epochs - epoch - 1) * of_epoch)
+
+    def _say(self, left: int) -> None:
         self._said = True
-        seconds = (time.monotonic() - self._first_step) / self._steps * (self._steps + 1) * left
-        text = f"about {duration(seconds)} for the other {left} epochs"
+        if left <= 0 or self._first_step is None:
+            return
+        seconds = (time.monotonic() - self._first_step) / self._steps * left
+        text = f"about {duration(seconds)} for the other {left:,} steps"
         if self._later:
             text += ", more from when the penalty acts"
-        print(text, flush=True)
+        # On a line of its own, also where a progress bar stands.
+        print(f"\n{text}", flush=True)
