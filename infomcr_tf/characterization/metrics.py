@@ -294,7 +294,7 @@ _TABLE = (
         name="robustness",
         title="robustness",
         equation="section 7.1: mean over S of ||J_x f(x)||_2^2, f the softmax output",
-        unit="1 / input^2",
+        unit="1/input^2",
         needs="inputs",
         derive=_field("robustness"),
         shown=("table", "plot", "experiments", "figure"),
@@ -303,7 +303,7 @@ _TABLE = (
                 name="robustness_std",
                 title="std of the robustness",
                 equation="of ||J_x f(x)||_2^2 over the examples",
-                unit="1 / input^2",
+                unit="1/input^2",
                 derive=_field("robustness_std"),
             ),
             Number(

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from infomcr_tf.characterization.metric_table import shown
+from infomcr_tf.characterization.metric_table import find_number, shown
+from infomcr_tf.characterization.report_plot import unit_label
 from infomcr_tf.experiments.results import Results, ranked
 from infomcr_tf.pictures import (
     COLORS,
@@ -100,9 +101,10 @@ def _panels(results: Results) -> list[tuple[str, str]]:
     measured = [set(row) for row in results.rows]
     found = [next(error for error in _ERRORS if error[0] in measured[0])]
     for metric in shown("figure"):
-        found.append((metric.name, metric.label))
+        unit = f" ({unit_label(metric.unit)})"
+        found.append((metric.name, metric.label + unit))
         if metric.name == "gamma_hat":
-            found.append(("gamma_hat_equalized", f"{metric.label} at equal loss"))
+            found.append(("gamma_hat_equalized", f"{metric.label} at equal loss{unit}"))
     return [panel for panel in found if all(panel[0] in row for row in measured)]
 
 
@@ -239,6 +241,8 @@ def _draw_scatter(results: Results) -> Figure:
                 [row["test_error"] for row in rows], MARKERS[i % len(MARKERS)],
                 color=COLORS[i % len(COLORS)], markersize=5, alpha=0.8, mew=0, label=kind,
             )  # fmt: skip
+        number = find_number(name.removesuffix("_equalized"))
+        axis.set_xlabel("" if number is None else unit_label(number.unit))
         rank = results.ranks[name, "test_error"]
         axis.set_title(
             f"{title}\nτ = {rank.tau:.2f} [{rank.low:.2f}, {rank.high:.2f}]", fontsize=9.5

@@ -45,8 +45,8 @@ def evaluate(
     """
     ks = (1,) if top_k is None else (1, top_k)
     sums = np.zeros(2 + len(ks))
-    count = int(batches.cardinality())
-    known = count if count >= 0 else None
+    size = int(batches.cardinality())
+    known = size if size >= 0 else None
     with progress_bar(known, title=f"{title}, batches", shown=title is not None) as bar:
         for images, labels in batches:
             logits = np.asarray(logits_of(images), np.float64)

@@ -53,7 +53,7 @@ def results(labels, variable, seeds=3):
 def test_with_and_without_the_penalty_each_seed_is_a_pair(tmp_path):
     figures = draw_figures(results(("without", "with (beta 10)"), "penalty"))
     axes = figures["figure"].axes
-    panels = ["test error (%)", r"$\hat\gamma$", "Frobenius norm"]
+    panels = ["test error (%)", r"$\hat\gamma$ (nat)", "Frobenius norm (nat⁴)"]
     titles = [axis.get_title(loc="left").split(",")[0] for axis in axes]
     assert [title for title in titles if title] == 2 * panels
     first = axes[0]
@@ -73,6 +73,6 @@ def test_other_settings_are_dots_and_no_lines_join_them():
     for axis in figure.axes:
         assert all(line.get_linestyle() in ("None", "none", " ") for line in axis.lines)
     scales = {axis.get_title(loc="left"): axis.get_yscale() for axis in figure.axes[:3]}
-    assert scales["Frobenius norm"] == "log"
+    assert scales["Frobenius norm (nat⁴)"] == "log"
     assert scales["test error (%)"] == "linear"
     assert "N' = 9" in figure.get_supxlabel()
