@@ -294,8 +294,10 @@ def draw(lines: list[dict[str, Any]]) -> Picture:
             axis.plot(
                 [line["pairs_right"] / line["pairs"] for line in own],
                 [variants.index(line["variant"]) + offset for line in own],
-                MARKERS[i % len(MARKERS)], color=COLORS[i % len(COLORS)], label=family,
-            )  # fmt: skip
+                MARKERS[i % len(MARKERS)],
+                color=COLORS[i % len(COLORS)],
+                label=family,
+            )
         axis.axvline(0.5, color="#444444", linestyle=":", linewidth=1)
         axis.set_xlim(-0.06, 1.06)
         axis.set_xticks([0, 0.5, 1], ["0", "50", "100 %"])
@@ -304,13 +306,16 @@ def draw(lines: list[dict[str, Any]]) -> Picture:
     counts = sorted({line["pairs"] for line in lines})
     pairs = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     picture.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=len(families),
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside upper left",
+        ncols=len(families),
         title="trained",
-    )  # fmt: skip
+    )
     add_caption(
-        picture, "Pairs of runs of one scenario and seed that gamma-hat orders as test errors; "
+        picture,
+        "Pairs of runs of one scenario and seed that gamma-hat orders as test errors; "
         f"n = {pairs} pairs. Dotted: chance.",
-    )  # fmt: skip
+    )
     return picture
 
 

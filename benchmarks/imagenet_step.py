@@ -98,8 +98,13 @@ def timing(arguments):
             f"| {device_name()} x {replicas} | {arguments.batch_size} | {row['step']}, {flags} | "
             f"{row['milliseconds']} ms | {row['ratio']:.2f} | paper: {PAPER:.2f} |"
         )
-    return {"batch_size": arguments.batch_size, "devices": replicas, "paper_ratio": PAPER,
-            "rounds": arguments.rounds, "steps": rows}  # fmt: skip
+    return {
+        "batch_size": arguments.batch_size,
+        "devices": replicas,
+        "paper_ratio": PAPER,
+        "rounds": arguments.rounds,
+        "steps": rows,
+    }
 
 
 def compiled(name, *, tf32=False, jit=False):

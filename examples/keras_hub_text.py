@@ -25,9 +25,14 @@ def main():
         "padding_mask": np.ones_like(tokens),
     }
     backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=30, num_layers=1, num_heads=2, hidden_dim=16, intermediate_dim=32,
-        max_sequence_length=8, dropout=0.0,
-    )  # fmt: skip
+        vocabulary_size=30,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=8,
+        dropout=0.0,
+    )
     logits = keras.layers.Dense(2)(backbone.output["pooled_output"])
     network = keras.Model(backbone.input, logits)
 

@@ -49,12 +49,17 @@ def main():
         metrics=["accuracy"],
     )
     model.fit(
-        x_train, y_train, batch_size=64, epochs=12, verbose=2, validation_data=(x_test, y_test),
+        x_train,
+        y_train,
+        batch_size=64,
+        epochs=12,
+        verbose=2,
+        validation_data=(x_test, y_test),
         callbacks=[
             keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 if epoch < 6 else 0.01),
             BetaSchedule("after-first-drop"),
         ],
-    )  # fmt: skip
+    )
     print(f"test error: {1 - model.evaluate(x_test, y_test, verbose=0)[1]:.2%}")
 
     with tempfile.TemporaryDirectory() as folder:

@@ -48,8 +48,11 @@ def main():
     for step, values in tracked:
         print(step, {name: round(value, 5) for name, value in values.items()})
     assert [any("gamma_hat" in name for name in values) for _, values in tracked] == [
-        False, True, False, True,
-    ]  # fmt: skip
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 if __name__ == "__main__":

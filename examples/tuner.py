@@ -43,9 +43,13 @@ def main():
             build, objective="val_loss", executions_per_trial=1, directory=folder
         )
         tuner.search(
-            x[:300], y[:300], validation_data=(x[300:600], y[300:600]), batch_size=60, epochs=5,
+            x[:300],
+            y[:300],
+            validation_data=(x[300:600], y[300:600]),
+            batch_size=60,
+            epochs=5,
             verbose=0,
-        )  # fmt: skip
+        )
         best = tuner.get_best_hyperparameters()[0]
         scores = {t.hyperparameters["beta"]: t.score for t in tuner.oracle.trials.values()}
     print("validation loss by beta:", {beta: round(score, 4) for beta, score in scores.items()})

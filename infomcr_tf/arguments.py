@@ -6,7 +6,29 @@ import numbers
 from collections.abc import Collection
 from typing import Any
 
-_LARGEST = 3.4e38  # what is computed with is kept in float32 somewhere
+_LARGEST = 3.4e38  # anything larger would overflow float32, which some computations use
+
+# The limits of arguments that several functions, or a flag and a function, have in common.
+_INTEGERS = {
+    "batch_size": 1,
+    "chunk_size": 1,
+    "confusion_size": 0,
+    "crop_size": 1,
+    "image_size": 8,
+    "num_probes": 1,
+    "num_robustness_examples": 1,
+    "num_samples": 1,
+    "num_sub_batches": 1,
+    "num_trials": 1,
+    "seed": 0,
+    "train_size": 1,
+    "validation_size": 0,
+}
+_NUMBERS = {
+    "alpha": {"above": 0},
+    "beta": {"minimum": 0},
+    "weight_decay": {"minimum": 0},
+}
 
 
 def is_real(value: Any) -> bool:
@@ -54,6 +76,27 @@ def check_integer(name: str, value: object, *, minimum: int) -> int:
     if isinstance(value, numbers.Integral) and is_real(value) and int(value) >= minimum:
         return int(value)
     raise ValueError(f"`{name}` must be an integer >= {minimum}. Received: {name}={value!r}")
+
+
+def check_argument(name: str, value: Any, *, shown_as: str | None = None) -> Any:
+    """Returns `value`, an argument whose limits are stated in this module.
+
+    Args:
+        name: the argument.
+        value: what was given.
+        shown_as: what messages call it instead, such as the flag.
+
+    Raises:
+        ValueError: unless it is a number within the limits.
+    """
+    if name in _INTEGERS:
+        return check_integer(shown_as or name, value, minimum=_INTEGERS[name])
+    return check_number(shown_as or name, value, **_NUMBERS[name])
+
+
+def has_limits(name: str) -> bool:
+    """Whether `check_argument` knows the argument."""
+    return name in _INTEGERS or name in _NUMBERS
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> str:

@@ -27,7 +27,7 @@ def train_cifar_command(argv: Sequence[str] | None = None, *, prog: str = TRAIN_
     """
     start_tensorflow()
     from infomcr_tf.training import CifarConfig
-    from infomcr_tf.training.command import train_from_flags
+    from infomcr_tf.training.training_flags import train_from_flags
 
     return train_from_flags(CifarConfig, argv, prog=prog, description=summary_of(TRAIN_CIFAR))
 
@@ -40,7 +40,7 @@ def train_imagenet_command(argv: Sequence[str] | None = None, *, prog: str = TRA
     """
     start_tensorflow()
     from infomcr_tf.training import ImageNetConfig
-    from infomcr_tf.training.command import train_from_flags
+    from infomcr_tf.training.training_flags import train_from_flags
 
     return train_from_flags(ImageNetConfig, argv, prog=prog, description=summary_of(TRAIN_IMAGENET))
 
@@ -52,7 +52,7 @@ def characterize_command(argv: Sequence[str] | None = None, *, prog: str = CHARA
     Arguments and exit status as of `train_cifar_command`.
     """
     start_tensorflow()
-    from infomcr_tf.comparison.from_flags import compare_from_flags
+    from infomcr_tf.comparison.comparison_flags import compare_from_flags
 
     return compare_from_flags(argv, prog=prog, description=summary_of(CHARACTERIZE))
 
@@ -64,7 +64,7 @@ def experiments_command(argv: Sequence[str] | None = None, *, prog: str = EXPERI
     Arguments and exit status as of `train_cifar_command`.
     """
     start_tensorflow()
-    from infomcr_tf.experiments.from_flags import run_from_flags
+    from infomcr_tf.experiments.experiment_flags import run_from_flags
 
     return run_from_flags(argv, prog=prog, description=summary_of(EXPERIMENTS))
 

@@ -44,7 +44,7 @@ def normalization_kernels(model: keras.Model) -> Iterator[None]:
     entered = [layer for layer in model._flatten_layers() if _kernel_of(layer) is not None]
     with _lock:
         for layer in entered:
-            # Past Keras' __setattr__, which would track the value as a part of the layer.
+            # Written past Keras' __setattr__, which would track the value as a part of the layer.
             vars(layer).setdefault("call", _Replacement(layer)).users += 1
     depth = getattr(_thread, "depth", 0)
     _thread.depth = depth + 1

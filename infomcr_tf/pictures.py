@@ -7,9 +7,9 @@ with the markers, in black and white.
 import base64
 import contextlib
 import io
+import os
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -26,14 +26,26 @@ MARKERS = "osD^vPX"
 PALE = "#B5B5B5"
 
 _STYLE: dict[Any, Any] = {
-    "font.size": 10, "axes.titlesize": 10.5, "axes.labelsize": 10, "xtick.labelsize": 9,
-    "ytick.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False,
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
     "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
-    "grid.color": "#E4E4E4", "grid.linewidth": 0.7, "lines.linewidth": 1.5, "lines.markersize": 5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5,
     "axes.formatter.limits": (-3, 4),
-    "axes.formatter.use_mathtext": True, "svg.hashsalt": "infomcr",
-}  # fmt: skip
+    "axes.formatter.use_mathtext": True,
+    "svg.hashsalt": "infomcr",
+}
 _DPI = 150
 _MAX_BYTES = 140_000
 
@@ -111,11 +123,14 @@ def draw_trials(
     finite = values[np.isfinite(values)]
     if len(finite) < len(values):
         axis.annotate(
-            f"{len(values) - len(finite)} of {len(values)} singular", (0.02, position),
-            va="top" if width == 1 else "center", xycoords=("axes fraction", "data"),
-            fontsize=8 if width == 1 else 6.5, xytext=(0, -5 if width == 1 else 0),
+            f"{len(values) - len(finite)} of {len(values)} singular",
+            (0.02, position),
+            va="top" if width == 1 else "center",
+            xycoords=("axes fraction", "data"),
+            fontsize=8 if width == 1 else 6.5,
+            xytext=(0, -5 if width == 1 else 0),
             textcoords="offset points",
-        )  # fmt: skip
+        )
     if not len(finite):
         return
     # The same spread every time: neighbours in value lie apart.
@@ -152,7 +167,7 @@ def to_png(picture: Figure) -> bytes:
     return small.getvalue()
 
 
-def save_picture(picture: Figure, path: str | Path) -> None:
+def save_picture(picture: Figure, path: str | os.PathLike) -> None:
     """Writes a PNG, whole or not at all.
 
     Raises:

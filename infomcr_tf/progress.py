@@ -11,7 +11,7 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 def duration(seconds: float) -> str:
-    """A time as a person would say it: "8 s", "12 min", "3.5 h"."""
+    """A duration in words: "8 s", "12 min", "3.5 h"."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     if seconds < 99.5 * 60:
@@ -62,7 +62,7 @@ class _Lines:
         pass
 
     def update(self, count: int = 1) -> None:
-        """So many more items are finished."""
+        """Counts items that have been finished."""
         self._done += count
         now = time.monotonic()
         if self._total is None:

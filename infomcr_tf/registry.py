@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from infomcr_tf.arguments import check_choice
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
-class Registry(Mapping[str, Item]):
+class Registry(Mapping[str, _Item]):
     """The objects of one kind by name, in the order in which they were registered.
 
     Everything that lists them looks here when it is used, so an object that your own module
@@ -22,9 +22,9 @@ class Registry(Mapping[str, Item]):
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
-        self._items: dict[str, Item] = {}
+        self._items: dict[str, _Item] = {}
 
-    def register(self, name: str, item: Item) -> Item:
+    def register(self, name: str, item: _Item) -> _Item:
         """Adds `item` and returns it.
 
         Raises:
@@ -50,7 +50,7 @@ class Registry(Mapping[str, Item]):
         """
         del self._items[check_choice(self._kind, name, self)]
 
-    def __getitem__(self, name: str) -> Item:
+    def __getitem__(self, name: str) -> _Item:
         return self._items[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -36,7 +36,7 @@ LAYERS = {
     "group, another axis": lambda **o: layers.GroupNormalization(2, axis=2, **o),
     "group, first axis": lambda **o: layers.GroupNormalization(-1, axis=1, **o),
     "group, neither": lambda **o: layers.GroupNormalization(3, center=False, scale=False, **o),
-}  # fmt: skip
+}
 
 
 def randomised(model):

@@ -45,9 +45,16 @@ def test_finished_trials_are_not_measured_again(tiny, tmp_path):
     # What "all" meant then.
     old_metrics = [name for name in METRICS if not name.startswith("hessian_")]
     report = characterize(
-        minimum.model, minimum.x, minimum.y, metrics=old_metrics, num_trials=3, num_samples=10,
-        num_robustness_examples=20, checkpoint=tmp_path / "checkpoint.json", progress=False,
-    )  # fmt: skip
+        minimum.model,
+        minimum.x,
+        minimum.y,
+        metrics=old_metrics,
+        num_trials=3,
+        num_samples=10,
+        num_robustness_examples=20,
+        checkpoint=tmp_path / "checkpoint.json",
+        progress=False,
+    )
     old = MinimumReport.load(OLD / "report.json")
     for name, values in old.trials.items():
         np.testing.assert_array_equal(report.trials[name], values)

@@ -35,13 +35,26 @@ ALLOWED = {
     "training": {"data", "models", "regularizer", "command_line"},
     "characterization": {"gradients", "regularizer", "curvature"},
     "comparison": {
-        "characterization", "training", "data", "command_line", "regularizer", "gradients",
+        "characterization",
+        "training",
+        "data",
+        "command_line",
+        "regularizer",
+        "gradients",
     },
     "experiments": {
-        "commands", "command_line", "data", "models", "regularizer", "gradients", "curvature",
-        "training", "characterization", "comparison",
+        "commands",
+        "command_line",
+        "data",
+        "models",
+        "regularizer",
+        "gradients",
+        "curvature",
+        "training",
+        "characterization",
+        "comparison",
     },
-}  # fmt: skip
+}
 
 
 def _imported_folders(path):
@@ -65,6 +78,34 @@ def test_imports_go_one_way(root_dir):
         for file in sorted((root_dir / "infomcr_tf" / folder).rglob("*.py")):
             internal = set(_imported_folders(file)) - {folder}
             assert internal <= allowed | LEAVES, f"{file} imports {internal}"
+
+
+def _public_definitions(tree):
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def test_a_name_means_one_thing(root_dir):
+    """One module, one object, and an object called like a module only where the module holds it."""
+    modules, objects = {}, {}
+    for path in sorted((root_dir / "infomcr_tf").rglob("*.py")):
+        if path.name == "__main__.py":  # an entry point is called main
+            continue
+        stem = path.parent.name if path.name == "__init__.py" else path.stem
+        modules.setdefault(stem, []).append(path)
+        for name in _public_definitions(ast.parse(path.read_text())):
+            if not name.startswith("_"):
+                objects.setdefault(name, set()).add(path)
+    assert len(modules) > 100
+    assert len(objects) > 300
+    assert {name: paths for name, paths in modules.items() if len(paths) > 1} == {}
+    assert {name: paths for name, paths in objects.items() if len(paths) > 1} == {}
+    both = modules.keys() & objects.keys()
+    assert {name for name in both if objects[name] != set(modules[name])} == set()
 
 
 def test_import_is_quiet_and_leaves_tensorflow_alone():

@@ -6,8 +6,11 @@ import sys
 
 import characterize
 import train_cifar
+import train_imagenet
 from infomcr_tf.command_line.options import Parser
 from infomcr_tf.commands import COMMANDS
+
+SCRIPTS = (train_cifar, train_imagenet, characterize)
 
 
 def test_examples_run(root_dir, tmp_path):
@@ -36,8 +39,8 @@ def test_links_are_absolute_and_lead_to_files(root_dir):
 
 
 def test_commands_have_flags_that_exist(root_dir, monkeypatch):
-    """Every command of the scripts in README and docs is one that their parsers accept."""
-    parsed = []
+    """Every command in README, docs and the Makefile's demo is one that its parser accepts."""
+    parsed, found = [], set()
 
     def parse_args(self, args=None, namespace=None):
         parsed.append(original(self, args, namespace))
@@ -45,16 +48,22 @@ def test_commands_have_flags_that_exist(root_dir, monkeypatch):
 
     original = Parser.parse_args
     monkeypatch.setattr(Parser, "parse_args", parse_args)
-    scripts = {"train_cifar.py": train_cifar.main, "characterize.py": characterize.main}
-    scripts |= {name: main for name, main in COMMANDS.items() if name != "infomcr-experiments"}
+    scripts = {f"{module.__name__}.py": module.main for module in SCRIPTS} | COMMANDS
+    scripts["-m infomcr_tf.experiments"] = COMMANDS["infomcr-experiments"]
     names = "|".join(map(re.escape, scripts))
-    for file in (root_dir / "README.md", *sorted((root_dir / "docs").rglob("*.md"))):
-        text = file.read_text().replace("\\\n", " ")
-        for variable, value in re.findall(r'^ *(\w+)="([^"]*)"$', text, re.MULTILINE):
+    pages = [root_dir / "README.md", *sorted((root_dir / "docs").rglob("*.md"))]
+    texts = [page.read_text() for page in pages]
+    makefile = (root_dir / "Makefile").read_text().replace("\n\t$(PY) ", "\n    python ")
+    texts.append(re.sub(r"\$\((\w+)\)", r"$\1", makefile))
+    for text in texts:
+        text = text.replace("\\\n", " ")
+        for variable, value in re.findall(r'^ *(\w+) ?\??= ?"?([^"\n]*)"?$', text, re.MULTILINE):
             text = text.replace(f"${variable}", value)
         for name, flags in re.findall(rf"^    (?:python )?({names}) ([^\n#`|]*)", text, re.M):
+            found.add(name)
             try:
                 scripts[name](flags.replace("…", "").split())
             except KeyboardInterrupt:
                 continue
-    assert parsed
+    assert len(parsed) > 20
+    assert found >= {"train_cifar.py", "train_imagenet.py", "characterize.py"}

@@ -85,9 +85,15 @@ def test_help_offers_them(registered):
 
 def test_a_run_uses_them_and_a_comparison_shows_them(registered, tmp_path):
     config = CifarConfig(
-        dataset="noise", model="tiny", schedule="halving", regularize="even-epochs", beta=2.0,
-        stop="three-epochs", num_sub_batches=2, run_dir=str(tmp_path / "run"),
-    )  # fmt: skip
+        dataset="noise",
+        model="tiny",
+        schedule="halving",
+        regularize="even-epochs",
+        beta=2.0,
+        stop="three-epochs",
+        num_sub_batches=2,
+        run_dir=str(tmp_path / "run"),
+    )
     TrainingRun(config).run(verbose=0)
     folder = RunFolder.load(tmp_path / "run")
     assert folder.config.augmentation == "flip-only"
@@ -112,9 +118,14 @@ def characterize_again(minimum):
     from infomcr_tf import characterize
 
     return characterize(
-        minimum.model, minimum.x, minimum.y, metrics=["condition_number"], num_trials=3,
-        num_samples=5, progress=False,
-    )  # fmt: skip
+        minimum.model,
+        minimum.x,
+        minimum.y,
+        metrics=["condition_number"],
+        num_trials=3,
+        num_samples=5,
+        progress=False,
+    )
 
 
 def test_a_report_of_a_metric_that_is_not_registered_is_refused(registered, tmp_path):
@@ -122,9 +133,11 @@ def test_a_report_of_a_metric_that_is_not_registered_is_refused(registered, tmp_
 
     values = {"condition_number": [1.0, 2.0], "smallest_eigenvalue": [1.0, 1.0], "num_kept": [5, 5]}
     report = MinimumReport(
-        num_parameters=9, num_examples=9, num_samples=5,
+        num_parameters=9,
+        num_examples=9,
+        num_samples=5,
         trials={name: np.array(own) for name, own in values.items()},
-    )  # fmt: skip
+    )
     report.save(tmp_path / "report.json")
     assert MinimumReport.load(tmp_path / "report.json").condition_number == 1.5
     metric = METRICS["condition_number"]
@@ -145,12 +158,21 @@ def test_experiments_list_and_draw_them(registered):
     )
     rows = [
         {
-            "run": f"{i}", "group": "", "label": label, "seed": i, "epochs": 1, "train_loss": 0.1,
-            "train_error": 0.0, "test_error": 10.0 + i, "gap": 10.0 + i, "gamma_hat": -10.0 + i,
-            "condition_number": 5.0 + i, "largest_weight": 1.0 + i,
+            "run": f"{i}",
+            "group": "",
+            "label": label,
+            "seed": i,
+            "epochs": 1,
+            "train_loss": 0.1,
+            "train_error": 0.0,
+            "test_error": 10.0 + i,
+            "gap": 10.0 + i,
+            "gamma_hat": -10.0 + i,
+            "condition_number": 5.0 + i,
+            "largest_weight": 1.0 + i,
         }
         for i, label in enumerate(("0", "10", "0", "10"))
-    ]  # fmt: skip
+    ]
     results = Results.collect(experiment, rows, {})
     assert "condition number of xi" in results.table()[0]
     ranked = [line[0] for line in results.rank_table()]

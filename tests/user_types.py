@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from infomcr_tf import MinimumReport, characterize
+from infomcr_tf import FisherRegularizedModel, MinimumReport, characterize
 from infomcr_tf.characterization import Metric, register_metric
+from infomcr_tf.curvature import HessianOperator, top_eigenvalues, trace
+from infomcr_tf.gradients import GradientEngine, gram_matrix
 from infomcr_tf.training import CifarConfig, TrainingRun
 
 
@@ -29,6 +31,25 @@ def measured(model: Any, x: Any, y: Any, place: Path) -> MinimumReport:
 def epochs_of(config: CifarConfig) -> int:
     """A resolved configuration has nothing left open."""
     return TrainingRun(config).config.epochs + config.resolve(1000).batch_size
+
+
+def curvature(model: Any, x: Any, y: Any) -> float:
+    """Estimates and eigenvalues are numbers and arrays of numbers."""
+    operator = HessianOperator(model, x, y)
+    values, vectors = top_eigenvalues(operator, k=2)
+    first: float = float(values[0]) + float(vectors[0, 0])
+    return first + trace(operator).value + trace(operator).standard_error
+
+
+def gram(model: Any, x: Any, y: Any) -> float:
+    """So are Gram matrices."""
+    whole = GradientEngine(model, chunk_size=10).gram(x, y)
+    return whole.logdet + float(gram_matrix(model, x, y)[0, 0])
+
+
+def wrapped(model: Any) -> FisherRegularizedModel:
+    """Keras' own types are not known; the wrapper's arguments are."""
+    return FisherRegularizedModel(model, beta=10.0, num_sub_batches=4)
 
 
 register_metric(Metric(name="size", title="size", compute=lambda trial: float(trial.num_examples)))

@@ -79,8 +79,11 @@ report.plot()
 
 comparison = compare(
     {"with the penalty": regularized, "plain": plain},
-    x, y, test_data=(x_test, y_test), **settings,
-)  # fmt: skip
+    x,
+    y,
+    test_data=(x_test, y_test),
+    **settings,
+)
 print(comparison)
 
 # %%

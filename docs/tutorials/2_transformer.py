@@ -58,9 +58,14 @@ print(
 # derivative.
 
 report = characterize(
-    classifier, x, labels, num_trials=10, num_samples=32, progress=False,
+    classifier,
+    x,
+    labels,
+    num_trials=10,
+    num_samples=32,
+    progress=False,
     metrics=["gamma_hat", "spectral_radius", "frobenius_norm", "trace", "rank"],
-)  # fmt: skip
+)
 print(report)
 
 # %%

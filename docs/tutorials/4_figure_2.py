@@ -48,8 +48,10 @@ def train(confusion):
     history = model.fit(
         x[: 300 + confusion], labels, batch_size=50, epochs=150, verbose=0, callbacks=[stop]
     )
-    print(f"{confusion} random labels: training loss {history.history['loss'][-1]:.4f} "
-          f"after {len(history.history['loss'])} epochs")  # fmt: skip
+    print(
+        f"{confusion} random labels: training loss {history.history['loss'][-1]:.4f} "
+        f"after {len(history.history['loss'])} epochs"
+    )
     return model
 
 
@@ -59,9 +61,16 @@ networks = {f"{confusion} random labels": train(confusion) for confusion in (0, 
 # Measured with every example at the same cross-entropy:
 
 comparison = compare(
-    networks, x[true], y[true], test_data=(x_test, y_test), num_trials=20, num_samples=50,
-    metrics=["gamma_hat", "spectral_radius", "frobenius_norm"], equalize_loss=0.01, progress=False,
-)  # fmt: skip
+    networks,
+    x[true],
+    y[true],
+    test_data=(x_test, y_test),
+    num_trials=20,
+    num_samples=50,
+    metrics=["gamma_hat", "spectral_radius", "frobenius_norm"],
+    equalize_loss=0.01,
+    progress=False,
+)
 print(comparison)
 
 # %%
@@ -74,6 +83,12 @@ comparison.plot()
 # (:doc:`../theory`), which is not the same in the four networks.
 
 compare(
-    networks, x[true], y[true], test_data=(x_test, y_test), num_trials=20, num_samples=50,
-    metrics=["gamma_hat"], progress=False,
-).plot()  # fmt: skip
+    networks,
+    x[true],
+    y[true],
+    test_data=(x_test, y_test),
+    num_trials=20,
+    num_samples=50,
+    metrics=["gamma_hat"],
+    progress=False,
+).plot()

@@ -10,7 +10,7 @@ import math
 import warnings
 from dataclasses import dataclass
 
-from infomcr_tf.arguments import check_integer, check_number, is_real
+from infomcr_tf.arguments import check_argument, check_integer, check_number, is_real
 
 # "Close-to-zero training loss" has no figure in the paper. Its own runs end below 0.01; ten times
 # that is where we stop believing that a minimum is meant.
@@ -77,7 +77,7 @@ def gamma_from_gamma_hat(gamma_hat: float, *, num_parameters: int, num_samples: 
         ValueError: where W or N' is no integer above 0, or gamma_hat no number.
     """
     W = check_integer("num_parameters", num_parameters, minimum=1)
-    samples = check_integer("num_samples", num_samples, minimum=1)
+    samples = check_argument("num_samples", num_samples)
     if not is_real(gamma_hat):  # nan, where no trial could be measured, stays nan
         raise ValueError(f"`gamma_hat` must be a number. Received: gamma_hat={gamma_hat!r}")
     return W / samples * float(gamma_hat) - W * math.log(W)

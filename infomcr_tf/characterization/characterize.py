@@ -19,7 +19,7 @@ from infomcr_tf.characterization.metric_table import METRICS
 from infomcr_tf.characterization.per_layer import PerLayer, collect, is_of_layer
 from infomcr_tf.characterization.report import MinimumReport, to_arrays
 from infomcr_tf.characterization.robustness import (
-    Block,
+    BatchBlock,
     RobustnessBlocks,
     UnavailableMetricError,
     pool_blocks,
@@ -283,7 +283,7 @@ class Measurement:
         finished = spread(todo, lambda device: self._worker(kind, device), devices)
         with progress_bar(len(items), title=kind.TITLE, done=done, shown=progress) as bar:
             for item, result in finished:
-                results[item.number if isinstance(item, Block) else item] = result
+                results[item.number if isinstance(item, BatchBlock) else item] = result
                 state.write_if_due()
                 bar.update()
 

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from infomcr_tf.gradients.batches import SOURCES, batches_of, is_source
-from infomcr_tf.gradients.examples import check_examples, num_examples, take
+from infomcr_tf.gradients.batch_sources import SOURCES, batches_of, is_source
+from infomcr_tf.gradients.examples import check_examples, is_mapped, num_examples, take
 from infomcr_tf.gradients.head import Head
 from infomcr_tf.gradients.loss_head import LossHead
 
@@ -56,6 +56,8 @@ class ArrayExamples:
 
     def __init__(self, x: Any, y: Any) -> None:
         self._x, self._y = x, y
+        #: Whether all values have been checked; those of a mapped file are when they are read.
+        self.checked = not any(is_mapped(leaf) for leaf in keras.tree.flatten((x, y)))
         self.first = take(x, slice(0, _FIRST)), take(y, slice(0, _FIRST))
 
     def __len__(self) -> int:
@@ -87,6 +89,7 @@ class StreamedExamples:
     """
 
     streamed = True
+    checked = True  # each batch, when it is read
 
     def __init__(
         self,

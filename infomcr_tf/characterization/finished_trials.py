@@ -102,7 +102,7 @@ def _results(
         for block, values in content["robustness"].items()
     }
     if any(len(values) != 3 for values in robustness.values()):
-        raise ValueError("a block of the robustness should have 3 numbers")
+        raise ValueError("a block of the robustness must have 3 numbers")
     return trials, robustness
 
 

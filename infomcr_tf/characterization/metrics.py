@@ -42,7 +42,7 @@ def frobenius_norm_cross(trial: TrialSpectrum) -> float:
     return trial.scale**2 * trial.scaled.squares / trial.num_examples**2
 
 
-def trace(trial: TrialSpectrum) -> float:
+def fisher_trace(trial: TrialSpectrum) -> float:
     """`tr(xi) / N' = (1/N') sum_j ||g_j||^2`: the trace of the Fisher matrix of S^t (section 6)."""
     return float(np.mean(np.exp(2 * trial.gram.log_norms)))
 
@@ -78,7 +78,9 @@ def am_gm_bound(trial: TrialSpectrum) -> float:
 
 def frobenius_norm_sampled(trial: TrialSpectrum) -> float:
     """`sampled_frobenius_norm` of the trial."""
-    assert trial.row_blocks is not None and trial.generator is not None  # of a real trial
+    assert (
+        trial.row_blocks is not None and trial.generator is not None
+    )  # set for every trial that is measured
     return sampled_frobenius_norm(
         trial.row_blocks(), num_parameters=trial.num_parameters, generator=trial.generator
     )
@@ -247,7 +249,7 @@ _TABLE = (
         title="trace",
         equation="section 6: mean over T of tr(xi^t) / N'",
         unit="nat^2",
-        compute=trace,
+        compute=fisher_trace,
         shown=("callback", "table", "experiments"),
     ),
     Metric(

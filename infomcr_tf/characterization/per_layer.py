@@ -22,10 +22,12 @@ _MARK = "\n"
 LAYER_NUMBERS = {
     "trace_share": ("share of the trace", "1", "mean over T of tr(xi_l^t) / tr(xi^t)"),
     "log_determinant": (
-        "ln|xi_l|", "nat", "mean over T of ln|xi_l^t|; -inf where the layer has fewer than N' "
+        "ln|xi_l|",
+        "nat",
+        "mean over T of ln|xi_l^t|; -inf where the layer has fewer than N' "
         "weights, or dependent gradients",
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +103,14 @@ class PerLayer(Mapping[str, LayerReport]):
             determinant, spread = layer.log_determinant, layer.std("log_determinant")
             lines.append(
                 (
-                    path, f"{layer.num_parameters:,}", f"{share:.2%} ± {std:.2%}",
-                    f"{determinant:.1f} ± {spread:.1f}" if math.isfinite(spread) else
-                    f"{determinant:.1f}",
+                    path,
+                    f"{layer.num_parameters:,}",
+                    f"{share:.2%} ± {std:.2%}",
+                    f"{determinant:.1f} ± {spread:.1f}"
+                    if math.isfinite(spread)
+                    else f"{determinant:.1f}",
                 )
-            )  # fmt: skip
+            )
         return lines
 
     def __str__(self) -> str:

@@ -77,8 +77,9 @@ def _panels(panels: int, columns: int, below: float) -> tuple[Picture, list[Axes
     size = (2.7 * max(columns, 2 if below else 1), above + 0.35 + below)
     picture = Picture(figsize=size, layout="constrained")
     # Parts of their own: long names of layers do not narrow the panels above.
-    parts = picture.subfigures(2 if below else 1, 1, squeeze=False,
-                               height_ratios=[above, below] if below else None)[:, 0]  # fmt: skip
+    parts = picture.subfigures(
+        2 if below else 1, 1, squeeze=False, height_ratios=[above, below] if below else None
+    )[:, 0]
     small = list(parts[0].subplots(-(-panels // columns), columns, squeeze=False).flat)
     for axis in small[panels:]:
         axis.set_visible(False)

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 _FOOTNOTE = "±: standard deviation over the T samples; of the robustness, over the examples."
 # Settings that change what a number means, and the value at which they need no mention.
 _SHOWN_SETTINGS = {
-    "loss": "auto", "batch_norm": None, "equalize_loss": None, "normalize_logits": None,
+    "loss": "auto",
+    "batch_norm": None,
+    "equalize_loss": None,
+    "normalize_logits": None,
     "protocol": None,
-}  # fmt: skip
+}
 
 
 def plus_minus(value: float, spread: float | None = None) -> str:
@@ -45,20 +48,30 @@ def report_rows(report: MinimumReport) -> list[dict[str, Any]]:
             if value is not None and not _is_of_another(number):
                 rows.append(
                     {
-                        "name": number.name, "title": number.title, "value": value,
-                        "std": _spread(report, number), "unit": number.unit, **size,
-                        "definition": number.equation, "layer": None,
+                        "name": number.name,
+                        "title": number.title,
+                        "value": value,
+                        "std": _spread(report, number),
+                        "unit": number.unit,
+                        **size,
+                        "definition": number.equation,
+                        "layer": None,
                     }
-                )  # fmt: skip
+                )
     for path, layer in report.per_layer.items():
         for name, (title, unit, definition) in LAYER_NUMBERS.items():
             rows.append(
                 {
-                    "name": name, "title": title, "value": getattr(layer, name),
-                    "std": layer.std(name), "unit": unit, **size, "definition": definition,
+                    "name": name,
+                    "title": title,
+                    "value": getattr(layer, name),
+                    "std": layer.std(name),
+                    "unit": unit,
+                    **size,
+                    "definition": definition,
                     "layer": path,
                 }
-            )  # fmt: skip
+            )
     return rows
 
 

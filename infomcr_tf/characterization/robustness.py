@@ -37,8 +37,8 @@ class UnavailableMetricError(ValueError):
     """A metric that a model does not have."""
 
 
-class Block(NamedTuple):
-    """The examples of one block, where they are not taken by their number."""
+class BatchBlock(NamedTuple):
+    """One block of examples, read from a source that is streamed."""
 
     number: int
     x: Any
@@ -75,7 +75,11 @@ class RobustnessBlocks:
             generator = np.random.default_rng([settings.seed, 0, 2])
             size = settings.num_robustness_examples
             self._indices = np.sort(generator.choice(len(examples), size, replace=False))
-        arguments = {"head": head, "device": device, "max_memory_bytes": max_memory_bytes}
+        arguments: dict[str, Any] = {
+            "head": head,
+            "device": device,
+            "max_memory_bytes": max_memory_bytes,
+        }
         with kept_with(
             model,
             ("InputJacobian", description(arguments)),
@@ -92,15 +96,15 @@ class RobustnessBlocks:
         """Checks that the metric exists for this model, see `InputJacobian.check`."""
         self._jacobian.check(self._examples.first[0])
 
-    def streamed(self, wanted: set[int]) -> Iterator["Block"]:
+    def streamed(self, wanted: set[int]) -> Iterator["BatchBlock"]:
         """Yields the wanted blocks, in one pass over the examples."""
         assert isinstance(self._examples, StreamedExamples)
         blocks = self._examples.blocks(self._indices, BLOCK)
-        return (Block(i, *block) for i, block in enumerate(blocks) if i in wanted)
+        return (BatchBlock(i, *block) for i, block in enumerate(blocks) if i in wanted)
 
-    def __call__(self, block: "int | Block") -> list[float]:
+    def __call__(self, block: "int | BatchBlock") -> list[float]:
         """Returns the number of values of a block, their mean and summed squared deviations."""
-        if isinstance(block, Block):
+        if isinstance(block, BatchBlock):
             x, labels = block.x, block.labels
         else:
             x, labels = self._examples.take(self._indices[block * BLOCK : (block + 1) * BLOCK])

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import infomcr_tf.characterization.metrics  # noqa: F401 (fills the table)
-from infomcr_tf.arguments import check_choice, check_integer
+from infomcr_tf.arguments import check_argument, check_choice
 from infomcr_tf.characterization.metric_table import METRICS
 
 PROTOCOLS = ("authors",)
@@ -84,10 +84,10 @@ def resolve_settings(
         value = arguments[name]
         if name in _OPTIONAL and value is None:
             continue
-        arguments[name] = check_integer(name, value, minimum=1)
+        arguments[name] = check_argument(name, value)
     if not isinstance(arguments["per_layer"], bool):
         raise ValueError(f"`per_layer` must be True or False. Received: {arguments['per_layer']!r}")
-    arguments["seed"] = check_integer("seed", arguments["seed"], minimum=0)
+    arguments["seed"] = check_argument("seed", arguments["seed"])
     if protocol is not None:
         check_choice("protocol", protocol, PROTOCOLS)
         for name, value in _AUTHORS.items():

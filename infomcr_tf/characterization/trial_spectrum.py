@@ -66,7 +66,7 @@ class TrialSpectrum:
     @cached_property
     def hessian(self) -> LinearOperator:
         """The Hessian of the sample's mean loss [W, W]."""
-        assert self._make_hessian is not None  # of a real trial
+        assert self._make_hessian is not None  # set for every trial that is measured
         return self._make_hessian()
 
     @cached_property

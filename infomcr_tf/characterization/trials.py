@@ -55,7 +55,7 @@ class Trials:
             "device": device,
             "max_memory_bytes": max_memory_bytes,
         }
-        # Refuses what it cannot work with.
+        # Made here so that arguments it cannot work with are refused before any trial.
         sizes = GradientEngine(model, **self._engine_arguments).layer_sizes
         num_samples = settings.num_samples
         told_apart = (
@@ -84,14 +84,16 @@ class Trials:
     def _measured(
         self, trial: int, engine: GradientEngine, x: Any, labels: np.ndarray
     ) -> dict[str, float]:
-        settings = self._settings
+        settings, checked = self._settings, self._examples.checked
         long: dict[str, Any] = {}
         if len(labels) >= _MANY:
             state = self.state and self.state.with_name(f"{self.state.name}.trial{trial}.npz")
             long = {"state": state, "progress": self.progress}
         try:
-            gram = engine.gram(x, labels, per_layer=bool(self.layer_sizes), **long)
-        except tf.errors.InvalidArgumentError as error:  # such as a class that does not exist
+            gram = engine.gram(
+                x, labels, per_layer=bool(self.layer_sizes), skip_checks=checked, **long
+            )
+        except tf.errors.InvalidArgumentError as error:  # such as a label that is no class
             reason = " ".join(str(error.message).split())[:200]
             raise ValueError(
                 f"sample {trial} of `x` and `y` cannot be computed: {reason}"
@@ -112,7 +114,7 @@ class Trials:
         result |= layer_numbers(gram, self.layer_sizes)
         spectrum = TrialSpectrum(
             gram,
-            row_blocks=functools.partial(engine.row_blocks, x, labels),
+            row_blocks=functools.partial(engine.row_blocks, x, labels, skip_checks=checked),
             num_parameters=self._num_parameters,
             generator=np.random.default_rng([settings.seed, trial, 1]),
             make_hessian=functools.partial(self._hessian_of, x, labels),

@@ -4,15 +4,24 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import math
+import re
 import typing
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
 
-from infomcr_tf.arguments import did_you_mean
+from infomcr_tf.arguments import (
+    check_argument,
+    check_choice,
+    check_integer,
+    check_number,
+    did_you_mean,
+    has_limits,
+)
 from infomcr_tf.storage import DiskFullError
 
 Config = TypeVar("Config", bound="Options")
+
+_LIMITS = ("minimum", "above", "below")
 
 
 def option(
@@ -38,7 +47,7 @@ def option(
         group: heading in `--help`.
         choices: the allowed strings; a registry is asked whenever they are needed.
         listed: strings that `--help` lists, of which the value may name several.
-        minimum: smallest allowed number.
+        minimum: smallest allowed number, where `arguments` does not state it for this name.
         above: the number must be larger than this.
         below: the number must be smaller than this.
         changeable: whether a resumed run may have another value.
@@ -46,10 +55,16 @@ def option(
             computed); "unless default" for an option that earlier runs did not have.
     """
     metadata = {
-        "help": help, "group": group, "choices": choices, "listed": listed,
-        "minimum": minimum, "above": above, "below": below,
-        "changeable": changeable, "identifies": identifies,
-    }  # fmt: skip
+        "help": help,
+        "group": group,
+        "choices": choices,
+        "listed": listed,
+        "minimum": minimum,
+        "above": above,
+        "below": below,
+        "changeable": changeable,
+        "identifies": identifies,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -85,6 +100,16 @@ class Options:
             if _identifies(field, getattr(self, field.name))
         }
 
+    @contextlib.contextmanager
+    def named_as_flags(self) -> Iterator[None]:
+        """Turns the names of arguments in errors of the library into those of the flags."""
+        names = [field.name for field in dataclasses.fields(self)]
+        try:
+            yield
+        except ValueError as error:
+            known = rf"\b({'|'.join(names)})(?=[`=])"
+            raise ValueError(re.sub(known, lambda m: flag(m[1]), str(error))) from None
+
     @classmethod
     def changeable(cls) -> set[str]:
         """The options that a resumed run may have other values of."""
@@ -99,7 +124,7 @@ class Options:
                 values.
         """
         if not isinstance(values, dict):
-            raise ValueError(f"A configuration should be a mapping. Received: {values!r}")
+            raise ValueError(f"A configuration must be a mapping. Received: {values!r}")
         names = [field.name for field in dataclasses.fields(cls)]
         for name in values:
             if name not in names:
@@ -208,34 +233,14 @@ def _identifies(field: dataclasses.Field, value: Any) -> bool:
 
 
 def _checked(field: dataclasses.Field, kind: type, value: Any) -> Any:
-    about = field.metadata
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    bad = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
-    if not bad and kind in (int, float):
-        bad = not (
-            math.isfinite(value)
-            and (about["minimum"] is None or value >= about["minimum"])
-            and (about["above"] is None or value > about["above"])
-            and (about["below"] is None or value < about["below"])
-        )
-    if bad:
-        raise ValueError(
-            f"`{flag(field.name)}` should be {_expected(kind, about)}. Received: {value!r}"
-        )
-    if about["choices"] and value not in about["choices"]:
-        raise ValueError(
-            f"`{flag(field.name)}` should be one of {', '.join(about['choices'])}. "
-            f"Received: {value!r}.{did_you_mean(value, about['choices'])}"
-        )
-    return value
-
-
-def _expected(kind: type, about: Any) -> str:
-    name = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false"}
-    limits = [
-        f"{word} {about[key]:g}"
-        for key, word in (("minimum", ">="), ("above", ">"), ("below", "<"))
-        if about[key] is not None
-    ]
-    return " ".join([name[kind], " and ".join(limits)]).strip()
+    about, name = field.metadata, flag(field.name)
+    if kind in (int, float):
+        if has_limits(field.name):
+            return check_argument(field.name, value, shown_as=name)
+        limits = {key: about[key] for key in _LIMITS if about[key] is not None}
+        check = check_integer if kind is int else check_number
+        return check(name, value, **limits)
+    if not isinstance(value, kind):
+        expected = "a text" if kind is str else "true or false"
+        raise ValueError(f"`{name}` must be {expected}. Received: {value!r}")
+    return check_choice(name, value, about["choices"]) if about["choices"] else value

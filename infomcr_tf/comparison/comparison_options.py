@@ -20,10 +20,8 @@ class ComparisonOptions(Options):
         ValueError: if a value is out of range.
     """
 
-    num_trials: int = option(
-        100, "T, samples drawn from the training images.", group=_SAMPLES, minimum=1
-    )
-    num_samples: int = option(100, "N', images in one sample.", group=_SAMPLES, minimum=1)
+    num_trials: int = option(100, "T, samples drawn from the training images.", group=_SAMPLES)
+    num_samples: int = option(100, "N', images in one sample.", group=_SAMPLES)
     metrics: str = option(
         "all", "Metrics to compute, separated by commas.", group=_SAMPLES, listed=METRICS
     )
@@ -34,12 +32,9 @@ class ComparisonOptions(Options):
         group=_SAMPLES,
     )
     num_robustness_examples: int | None = option(
-        None,
-        "Images for the robustness (default: all training images).",
-        group=_SAMPLES,
-        minimum=1,
+        None, "Images for the robustness (default: all training images).", group=_SAMPLES
     )
-    seed: int = option(0, "Of the samples.", group=_SAMPLES, minimum=0)
+    seed: int = option(0, "Of the samples.", group=_SAMPLES)
     protocol: str | None = option(
         None,
         "Measure as the authors' released code does: batch statistics in chunks of 10, "
@@ -54,10 +49,7 @@ class ComparisonOptions(Options):
         choices=("inference", "batch"),
     )
     chunk_size: int | None = option(
-        None,
-        "Images in a chunk; with --batch-norm batch it changes the numbers.",
-        group=_NETWORK,
-        minimum=1,
+        None, "Images in a chunk; with --batch-norm batch it changes the numbers.", group=_NETWORK
     )
     normalize_logits: float | None = option(
         None,
@@ -80,10 +72,7 @@ class ComparisonOptions(Options):
     )
     method: str = option("auto", "How the per-example gradients are computed.", group=_NETWORK)
     max_memory: float = option(
-        2.0,
-        "GiB for the Jacobian's blocks and the recorded activations.",
-        group=_NETWORK,
-        above=0,
+        2.0, "GiB for the Jacobian's blocks and the recorded activations.", group=_NETWORK, above=0
     )
 
     def arguments(self) -> dict[str, Any]:

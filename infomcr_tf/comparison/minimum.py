@@ -47,16 +47,12 @@ class DataOptions(Options):
         minimum=1,
     )
     dataset: str | None = option(None, "Data set.", group=_DATA, choices=DATASETS)
-    train_size: int | None = option(
-        None, "Random training subset (default: all).", group=_DATA, minimum=1
-    )
-    validation_size: int = option(
-        0, "Images that were held out of training.", group=_DATA, minimum=0
-    )
+    train_size: int | None = option(None, "Random training subset (default: all).", group=_DATA)
+    validation_size: int = option(0, "Images that were held out of training.", group=_DATA)
     data_seed: int = option(0, "Seed of the subset.", group=_DATA, minimum=0)
     normalization: str = option(
         "computed", "Normalisation of the images.", group=_DATA, choices=NORMALIZATIONS
-    )  # fmt: skip
+    )
 
     def train_config(self) -> CifarConfig:
         """The configuration of a run on this data.

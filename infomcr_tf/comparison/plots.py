@@ -31,7 +31,7 @@ from infomcr_tf.pictures import (
 )
 
 if TYPE_CHECKING:
-    from infomcr_tf.comparison.comparison import Compared
+    from infomcr_tf.comparison.compare import Compared
 
 _TRAINING_PANELS = (
     ("loss", "training loss (with L2)", "nat"),
@@ -76,9 +76,10 @@ def plot_comparison(minima: Sequence[Compared]) -> Picture:
     sizes = sorted({(m.report.num_trials, m.report.num_samples) for m in minima})
     samples = " or ".join(f"T = {t} samples of N' = {n}" for t, n in sizes)
     add_caption(
-        picture, f"Pale dots: the {samples} examples. Line: the middle half of them. Large dot: "
+        picture,
+        f"Pale dots: the {samples} examples. Line: the middle half of them. Large dot: "
         "their mean; for test error and robustness, the one value that there is.",
-    )  # fmt: skip
+    )
     return picture
 
 
@@ -129,9 +130,10 @@ def plot_layers(minima: Sequence[Compared]) -> Picture | None:
     sizes = sorted({(m.report.num_trials, m.report.num_samples) for m in minima})
     samples = " or ".join(f"T = {t} samples of N' = {n}" for t, n in sizes)
     add_caption(
-        picture, f"Pale dots: the {samples} examples. Line: the middle half of them. Large dot: "
+        picture,
+        f"Pale dots: the {samples} examples. Line: the middle half of them. Large dot: "
         f"their mean. {layers_caption(len(layers), most)}",
-    )  # fmt: skip
+    )
     return picture
 
 
@@ -157,10 +159,13 @@ def plot_training(minima: Sequence[Compared]) -> Picture | None:
             values = [100 * (1 - row[name]) if name == "accuracy" else row[name] for row in rows]
             drawn += values
             axis.plot(
-                [row["epoch"] for row in rows], values, _LINES[i // len(COLORS) % len(_LINES)],
-                color=COLORS[i % len(COLORS)], label=names[i],
+                [row["epoch"] for row in rows],
+                values,
+                _LINES[i // len(COLORS) % len(_LINES)],
+                color=COLORS[i % len(COLORS)],
+                label=names[i],
                 marker="." if len(rows) < 2 else None,
-            )  # fmt: skip
+            )
         scale_axis(axis, "y", drawn)
         axis.set_title(title)
         axis.set_ylabel(unit)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from infomcr_tf.arguments import check_choice, check_integer, check_number
+from infomcr_tf.arguments import check_argument, check_choice, check_integer, check_number
 from infomcr_tf.curvature.lanczos import Ritz, lanczos
 from infomcr_tf.progress import progress_bar
 
@@ -57,7 +57,7 @@ def top_eigenvalues(
         raise ValueError(f"`k` must be at most the number of rows, {size}. Received: k={k}")
     tol = check_number("tol", tol, above=0)
     check_choice("which", which, WHICH)
-    check_integer("seed", seed, minimum=0)
+    check_argument("seed", seed)
     max_basis = check_integer("max_basis", max_basis, minimum=2)
     if size <= max(max_basis, k + 1):
         matrix = operator @ np.eye(size)
@@ -84,7 +84,15 @@ def _iterate(
     start = ritz.basis.T @ ritz.vectors[:, chosen].sum(axis=1)
     counted = LinearOperator(operator.shape, matvec=product, dtype=np.float64)
     basis = min(size, max(steps, 2 * k + 1))
-    return _ordered(*eigsh(counted, k, which=which, tol=tol, v0=start, ncv=basis), k, which)
+    values, vectors = eigsh(counted, k, which=which, tol=tol, v0=start, ncv=basis)
+    return _ordered(values, vectors, k, which)
+
+
+def _ordered(
+    values: np.ndarray, vectors: np.ndarray, k: int, which: str
+) -> tuple[np.ndarray, np.ndarray]:
+    chosen = _order(values, which)[:k]
+    return values[chosen], vectors[:, chosen]
 
 
 def _relative(ritz: Ritz, chosen: np.ndarray) -> np.ndarray:
@@ -98,10 +106,3 @@ def _relative(ritz: Ritz, chosen: np.ndarray) -> np.ndarray:
 def _order(values: np.ndarray, which: str) -> np.ndarray:
     keys = {"LA": -values, "SA": values, "LM": -np.abs(values)}
     return np.argsort(keys[which], kind="stable")
-
-
-def _ordered(
-    values: np.ndarray, vectors: np.ndarray, k: int, which: str
-) -> tuple[np.ndarray, np.ndarray]:
-    chosen = _order(values, which)[:k]
-    return values[chosen], vectors[:, chosen]

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from infomcr_tf.arguments import check_integer
-from infomcr_tf.gradients.batches import SOURCES, batches_of, is_source
+from infomcr_tf.arguments import check_argument
+from infomcr_tf.gradients.batch_sources import SOURCES, batches_of, is_source
 from infomcr_tf.gradients.examples import check_examples, num_examples, take
 from infomcr_tf.gradients.head import Head
 from infomcr_tf.gradients.loss_head import LossHead
@@ -40,11 +40,12 @@ class ExampleStream:
     def __init__(
         self, model: keras.Model, x: Any, y: Any, batch_size: int, head: Head | LossHead
     ) -> None:
-        batch_size = check_integer("batch_size", batch_size, minimum=1)
+        batch_size = check_argument("batch_size", batch_size)
         self._model, self._head = model, head
         self._digests: list[bytes] = []
         self._complete = False
         self._num_examples = 0
+        self._from_arrays = y is not None
         if y is None:
             if not is_source(x):
                 raise TypeError(
@@ -55,9 +56,10 @@ class ExampleStream:
         else:
             x, y = check_examples(model, x, y, head=head)
             self._source = _slices(x, y, batch_size)
-        self.first = next(iter(self), None)
-        if self.first is None:
+        first = next(iter(self), None)
+        if first is None:
             raise ValueError("`x` must hold at least one batch. Received: an empty data set")
+        self.first = first
         next(iter(self))  # a shuffled data set is refused here rather than after the first pass
 
     @property
@@ -77,7 +79,9 @@ class ExampleStream:
         """Yields the batches, and raises `ValueError` where one has changed."""
         count = index = 0
         for index, batch in enumerate(self._source(), start=1):
-            x, y = check_examples(self._model, *batch, head=self._head)
+            x, y = batch
+            if not self._from_arrays or index > len(self._digests):
+                x, y = check_examples(self._model, x, y, head=self._head)
             y = self._head.rows(y)
             digest = _digest(x, y)
             if index > len(self._digests):

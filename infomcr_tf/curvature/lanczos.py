@@ -40,7 +40,8 @@ def lanczos(
         restart: draws a new direction where the Krylov space of the start is exhausted; None ends.
     """
     basis = np.empty((min(num_steps, len(start)), len(start)))
-    diagonal, off_diagonal = [], []
+    diagonal: list[float] = []
+    off_diagonal: list[float] = []
     following = start / np.linalg.norm(start)
     for step in range(len(basis)):
         basis[step] = following
@@ -49,7 +50,7 @@ def lanczos(
         size = np.linalg.norm(following)
         done = basis[: step + 1]
         following = _orthogonal(following, done)
-        beta = np.linalg.norm(following)
+        beta = float(np.linalg.norm(following))
         values, vectors = eigh_tridiagonal(np.array(diagonal), np.array(off_diagonal))
         # What is left of a vector of this size when nothing but rounding is left.
         exhausted = beta <= len(start) * np.finfo(np.float64).eps * max(size, np.abs(values).max())

@@ -87,7 +87,7 @@ class CurvatureOperator(LinearOperator):
         self._loss: float | None = None
         size = sum(self.network.sizes)
         super().__init__(np.dtype(np.float64), (size, size))
-        assert self._examples.first is not None  # it has read an example
+        assert self._examples.first is not None  # reading the first example sets it
         first, first_y = self._examples.first
         self.network.check(keras.tree.map_structure(tf.constant, first), tf.constant(first_y))
         self._check_repeatable(first)

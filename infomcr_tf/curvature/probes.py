@@ -1,4 +1,4 @@
-"""Random vectors by index, and what was computed from them, kept on disk if wished."""
+"""Random vectors by index, and results computed from them, optionally kept on disk."""
 
 import hashlib
 import os
@@ -67,7 +67,7 @@ def probe_results(
             if not path.exists():
                 result = compute(index)
                 with replacing(path) as temporary:
-                    np.savez(temporary, **result)
+                    np.savez(temporary, **result)  # type: ignore[arg-type]  # names of arrays
             yield _read(path)
             bar.update()
 

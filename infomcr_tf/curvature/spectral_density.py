@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from infomcr_tf.arguments import check_integer, check_number
+from infomcr_tf.arguments import check_argument, check_integer, check_number
 from infomcr_tf.curvature.lanczos import lanczos
 from infomcr_tf.curvature.probes import probe_results, signs
 from infomcr_tf.curvature.trace import Estimate
@@ -110,7 +110,7 @@ def spectral_density(
         num_steps: m, the products of one probe. The ends of the spectrum converge first.
         sigma: width of the Gaussians, in units of the eigenvalues; default 1/400 of the range.
         seed: of the random signs.
-        checkpoint: a folder in which finished probes are kept; the same call goes on there.
+        checkpoint: a folder in which finished probes are kept; the same call resumes from them.
         progress: show a progress bar over the probes.
 
     Returns:
@@ -119,9 +119,9 @@ def spectral_density(
     Raises:
         ValueError: where an argument does not fit.
     """
-    num_probes = check_integer("num_probes", num_probes, minimum=1)
+    num_probes = check_argument("num_probes", num_probes)
     num_steps = check_integer("num_steps", num_steps, minimum=1)
-    check_integer("seed", seed, minimum=0)
+    check_argument("seed", seed)
     if sigma is not None:
         sigma = check_number("sigma", sigma, above=0)
     size = operator.shape[0]

@@ -1,12 +1,13 @@
 r"""Trace and squared Frobenius norm from products with random vectors."""
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from infomcr_tf.arguments import check_choice, check_integer
+from infomcr_tf.arguments import check_argument, check_choice, check_integer
 from infomcr_tf.curvature.probes import probe_results, signs
 
 TRACE_METHODS = ("hutch++", "hutchinson")
@@ -49,7 +50,7 @@ def trace(
         num_probes: the number of products with A in all, at least 2 ("hutch++": 6).
         method: one of `TRACE_METHODS`.
         seed: of the random signs.
-        checkpoint: a folder in which the products' results are kept; the same call goes on there.
+        checkpoint: a folder in which results are kept; the same call resumes from them.
         progress: show a progress bar.
 
     Returns:
@@ -107,12 +108,14 @@ def trace_and_squared_norm(
         The `Estimate` of the trace and that of the squared Frobenius norm.
     """
     check_choice("method", method, TRACE_METHODS)
-    check_integer("seed", seed, minimum=0)
+    check_argument("seed", seed)
     least = 6 if method == "hutch++" else 2
     num_probes = check_integer("num_probes", num_probes, minimum=least)
     size = operator.shape[0]
 
-    def run(kind: str, count: int, vector: object, keep: bool = False) -> list[dict]:
+    def run(
+        kind: str, count: int, vector: Callable[[int], np.ndarray], keep: bool = False
+    ) -> list[dict]:
         def compute(index: int) -> dict[str, np.ndarray]:
             z = vector(index)
             product = operator @ z
@@ -135,7 +138,8 @@ def trace_and_squared_norm(
     if num_probes >= size:
         rows = np.eye(size)
         exact = run("all columns", size, lambda index: rows[index])
-        return tuple(Estimate(float(sum(r[k] for r in exact)), 0.0) for k in ("trace", "square"))
+        total, square = (float(sum(r[key] for r in exact)) for key in ("trace", "square"))
+        return Estimate(total, 0.0), Estimate(square, 0.0)
     if method == "hutchinson":
         basis, known = np.zeros((size, 0)), []
         rest = run("probes", num_probes, lambda index: signs(size, seed, index))
@@ -150,7 +154,7 @@ def trace_and_squared_norm(
             return z - basis @ (basis.T @ z)
 
         rest = run("rest", num_probes - 2 * third, outside)
-    return tuple(_estimate(known, rest, key) for key in ("trace", "square"))
+    return _estimate(known, rest, "trace"), _estimate(known, rest, "square")
 
 
 def _orthonormal(columns: np.ndarray) -> np.ndarray:

@@ -76,7 +76,7 @@ def load_dataset(
     check_choice("name", name, DATASETS)
     if data_dir is not None and not _is_folder(data_dir):
         raise ValueError(
-            f"`data_dir` should be an existing folder. Received: {data_dir!r}. "
+            f"`data_dir` must be an existing folder. Received: {data_dir!r}. "
             "Create it first, or correct the path."
         )
     return DATASETS[name].load(data_dir, download)
@@ -141,10 +141,10 @@ def _download(builder: tfds.core.DatasetBuilder, download: bool) -> None:
         raise OSError("downloading is switched off")
     # tensorflow-datasets tries ten times, for minutes, and leaves folders behind: ask once first.
     for url in builder.url_infos:
-        request = urllib.request.Request(url, method="HEAD")
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310  a fixed https address
         # An answer of any kind shows that the host can be reached; the rest is the downloader's.
         with contextlib.suppress(urllib.error.HTTPError):
-            urllib.request.urlopen(request, timeout=_CONNECT_SECONDS).close()
+            urllib.request.urlopen(request, timeout=_CONNECT_SECONDS).close()  # noqa: S310
     from tensorflow_datasets.core.download import DownloadConfig, DownloadError
 
     try:

@@ -39,12 +39,12 @@ class ImageDataset:
             images, labels = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
             images, labels = check_labelled_images(images, labels, num_classes=self.num_classes)
             if images.dtype != np.uint8:
-                raise ValueError(f"`x_{part}` should be uint8. Received: dtype={images.dtype}")
+                raise ValueError(f"`x_{part}` must be uint8. Received: dtype={images.dtype}")
             object.__setattr__(self, f"x_{part}", images)
             object.__setattr__(self, f"y_{part}", labels)
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
             raise ValueError(
-                "`x_train` and `x_test` should hold images of one shape. Received: "
+                "`x_train` and `x_test` must hold images of one shape. Received: "
                 f"{self.x_train.shape[1:]} and {self.x_test.shape[1:]}"
             )
 
@@ -58,7 +58,7 @@ def as_array(name: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"`{name}` should be an array. Received: {error}") from None
+        raise ValueError(f"`{name}` must be an array. Received: {error}") from None
 
 
 def check_images(images: np.ndarray) -> np.ndarray:
@@ -73,18 +73,18 @@ def check_images(images: np.ndarray) -> np.ndarray:
     images = as_array("images", images)
     if images.ndim != 4:
         raise ValueError(
-            f"`images` should be [N, height, width, channels]. Received: shape={images.shape}"
+            f"`images` must be [N, height, width, channels]. Received: shape={images.shape}"
         )
     if not images.size:
-        raise ValueError(f"`images` should not be empty. Received: shape={images.shape}")
+        raise ValueError(f"`images` must not be empty. Received: shape={images.shape}")
     if images.dtype.kind not in "uif":
-        raise ValueError(f"`images` should be numbers. Received: dtype={images.dtype}")
+        raise ValueError(f"`images` must be numbers. Received: dtype={images.dtype}")
     if images.dtype.kind == "f":
         # Image by image, so that the mask of a large array is never held whole.
         bad = next((i for i, image in enumerate(images) if not np.isfinite(image).all()), None)
         if bad is not None:
             raise ValueError(
-                f"`images` should be finite. Received: NaN or infinite values, first in image {bad}"
+                f"`images` must be finite. Received: NaN or infinite values, first in image {bad}"
             )
     return images
 
@@ -107,13 +107,13 @@ def check_labelled_images(
     images, labels = check_images(images), as_array("labels", labels)
     if labels.shape != images.shape[:1]:
         raise ValueError(
-            "`labels` should be one integer per image, shape "
+            "`labels` must be one integer per image, shape "
             f"{images.shape[:1]}. Received: shape={labels.shape}"
         )
     if labels.dtype.kind not in "ui":
-        raise ValueError(f"`labels` should be integers. Received: dtype={labels.dtype}")
+        raise ValueError(f"`labels` must be integers. Received: dtype={labels.dtype}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (num_classes is not None and high >= num_classes):
         limit = "" if num_classes is None else f" and < num_classes={num_classes}"
-        raise ValueError(f"`labels` should be >= 0{limit}. Received: labels from {low} to {high}")
+        raise ValueError(f"`labels` must be >= 0{limit}. Received: labels from {low} to {high}")
     return images, labels.astype(np.int32, copy=False)

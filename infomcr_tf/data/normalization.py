@@ -52,7 +52,7 @@ class Normalization:
         mean, std = _finite_numbers(self.mean), _finite_numbers(self.std)
         if not mean or len(mean) != len(std) or min(std) <= 0:
             raise ValueError(
-                "`mean` and `std` should be one finite number per channel, `std` > 0. "
+                "`mean` and `std` must be one finite number per channel, `std` > 0. "
                 f"Received: mean={self.mean!r}, std={self.std!r}"
             )
         object.__setattr__(self, "mean", mean)
@@ -73,10 +73,10 @@ class Normalization:
         if not tf.is_tensor(images):
             images = as_array("images", images)
             if images.dtype.kind not in "uif":
-                raise ValueError(f"`images` should be numbers. Received: dtype={images.dtype}")
+                raise ValueError(f"`images` must be numbers. Received: dtype={images.dtype}")
         if not images.shape or images.shape[-1] != len(self.mean):
             raise ValueError(
-                f"`images` should have {len(self.mean)} channels, as this normalisation has. "
+                f"`images` must have {len(self.mean)} channels, as this normalisation has. "
                 f"Received: shape={tuple(images.shape)}"
             )
         mean = np.asarray(self.mean, np.float32)
@@ -131,7 +131,7 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     std = np.sqrt(sum(squares) / count)
     if not np.isfinite(std).all():
         raise ValueError(
-            "`images` should have squares that are finite in float64. Received: values up to "
+            "`images` must have squares that are finite in float64. Received: values up to "
             f"{np.abs(images).max():g}"
         )
     return mean, std

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from infomcr_tf.arguments import check_integer
+from infomcr_tf.arguments import check_argument, check_integer
 from infomcr_tf.data.augmentation import stream_seed
 
 
@@ -48,6 +48,15 @@ class Position:
 START = Position()
 
 
+def check_batch_fits(batch_size: int, num_images: int) -> None:
+    """Raises `ValueError` where there are too few images for one batch."""
+    if batch_size > num_images:
+        raise ValueError(
+            f"`batch_size` must be at most the number of images, {num_images}. "
+            f"Received: {batch_size}. Pass a smaller `batch_size`."
+        )
+
+
 def shuffled_batches(
     num_images: int,
     *,
@@ -73,24 +82,19 @@ def shuffled_batches(
     Raises:
         ValueError: if an argument is not as described.
     """
-    seed = check_integer("seed", seed, minimum=0)
-    batch_size = check_integer("batch_size", batch_size, minimum=1)
+    seed = check_argument("seed", seed)
+    batch_size = check_argument("batch_size", batch_size)
     start_epoch = check_integer("start_epoch", start_epoch, minimum=0)
     start_step = check_integer("start_step", start_step, minimum=0)
+    check_batch_fits(batch_size, num_images)
     steps = num_images // batch_size
-    if not steps:
-        raise ValueError(
-            f"`batch_size` should be at most the number of images, {num_images}. "
-            f"Received: {batch_size}. Pass a smaller `batch_size`."
-        )
     if start_step >= steps:
         raise ValueError(
-            f"`start_step` should be less than the {steps} steps of an epoch. "
-            f"Received: {start_step}"
+            f"`start_step` must be less than the {steps} steps of an epoch. Received: {start_step}"
         )
     if batch_size % shard.count:
         raise ValueError(
-            f"`batch_size` should be divisible by the number of workers, {shard.count}. "
+            f"`batch_size` must be divisible by the number of workers, {shard.count}. "
             f"Received: {batch_size}"
         )
     own = shard.slice(batch_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.arguments import check_choice, check_integer
+from infomcr_tf.arguments import check_argument, check_choice
 from infomcr_tf.data.augmentation import AUGMENTATIONS, augment, image_seed
 from infomcr_tf.data.image_dataset import check_labelled_images
 from infomcr_tf.data.normalization import Normalization
@@ -88,7 +88,7 @@ def evaluation_dataset(
         ValueError: if an argument is not as described.
     """
     images, labels = check_labelled_images(images, labels)
-    batch_size = check_integer("batch_size", batch_size, minimum=1)
+    batch_size = check_argument("batch_size", batch_size)
     normalization.apply(images[:1])
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)
     dataset = dataset.map(

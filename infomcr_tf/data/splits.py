@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from infomcr_tf.arguments import check_integer
+from infomcr_tf.arguments import check_argument
 from infomcr_tf.data.image_dataset import ImageDataset
 
 
@@ -57,6 +57,18 @@ class Splits:
         )
 
 
+def check_parts_fit(
+    num_images: int, train_size: int, validation_size: int, confusion_size: int = 0
+) -> None:
+    """Raises `ValueError` where the parts of a training set cannot be disjoint."""
+    if train_size + validation_size + confusion_size > num_images:
+        raise ValueError(
+            "`train_size` + `validation_size` + `confusion_size` must be at most the number of "
+            f"training images, {num_images}, so that the parts are disjoint. Received: "
+            f"{train_size} + {validation_size} + {confusion_size}. Pass a smaller `train_size`."
+        )
+
+
 def split_dataset(
     dataset: ImageDataset,
     *,
@@ -91,19 +103,13 @@ def split_dataset(
         ValueError: if a size is negative or the sizes do not fit into the training set.
     """
     num_images = len(dataset.x_train)
-    validation_size = check_integer("validation_size", validation_size, minimum=0)
-    confusion_size = check_integer("confusion_size", confusion_size, minimum=0)
-    seed = check_integer("seed", seed, minimum=0)
+    validation_size = check_argument("validation_size", validation_size)
+    confusion_size = check_argument("confusion_size", confusion_size)
+    seed = check_argument("seed", seed)
     if train_size is None:
         train_size = max(num_images - validation_size, 1)
-    train_size = check_integer("train_size", train_size, minimum=1)
-    if train_size + validation_size + confusion_size > num_images:
-        raise ValueError(
-            "`train_size` + `validation_size` + `confusion_size` should be at most the "
-            f"{num_images} training images of {dataset.name!r}, so that the parts are disjoint. "
-            f"Received: {train_size} + {validation_size} + {confusion_size}. Pass a smaller "
-            "`train_size`."
-        )
+    train_size = check_argument("train_size", train_size)
+    check_parts_fit(num_images, train_size, validation_size, confusion_size)
     key = [seed] if nested else [seed, train_size, validation_size, confusion_size]
     order = _generator(key, stream=0).permutation(num_images)
     from_end = order[::-1]

@@ -21,9 +21,9 @@ SELECTIONS = ("select-beta", "select-beta-imagenet")
 NAMES = (*PARTS, "all")
 
 _MAKERS = {
-    "scenario-confusion": scenarios.confusion,
-    "scenario-augmentation": scenarios.augmentation,
-    "scenario-batch-size": scenarios.batch_size,
+    "scenario-confusion": scenarios.confusion_scenario,
+    "scenario-augmentation": scenarios.augmentation_scenario,
+    "scenario-batch-size": scenarios.batch_size_scenario,
     "select-beta": tables.select_beta,
     "select-beta-imagenet": tables.select_beta_imagenet,
     "select-beta-retrained": tables.retrained,

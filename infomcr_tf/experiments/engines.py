@@ -5,15 +5,18 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 ENGINES = ("local", "parallel", "ray")
 
 
 # What TensorFlow, and the linear algebra of NumPy and SciPy, take the number of their threads from.
 _THREADS = (
-    "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
-)  # fmt: skip
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
 
 
 def num_cores() -> int:
@@ -27,8 +30,8 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def map(
-        self, function: Callable[[Item], None], items: Sequence[Item]
-    ) -> Iterator[tuple[Item, Exception | None]]:
+        self, function: Callable[[_Item], None], items: Sequence[_Item]
+    ) -> Iterator[tuple[_Item, Exception | None]]:
         """Yields each item when it is finished, with the error if it failed for good."""
 
 
@@ -36,8 +39,8 @@ class LocalEngine(Engine):
     """One after the other in this process."""
 
     def map(
-        self, function: Callable[[Item], None], items: Sequence[Item]
-    ) -> Iterator[tuple[Item, Exception | None]]:
+        self, function: Callable[[_Item], None], items: Sequence[_Item]
+    ) -> Iterator[tuple[_Item, Exception | None]]:
         """See `Engine`."""
         for item in items:
             try:
@@ -86,8 +89,8 @@ class RayEngine(Engine):
         self._retries = retries
 
     def map(
-        self, function: Callable[[Item], None], items: Sequence[Item]
-    ) -> Iterator[tuple[Item, Exception | None]]:
+        self, function: Callable[[_Item], None], items: Sequence[_Item]
+    ) -> Iterator[tuple[_Item, Exception | None]]:
         """See `Engine`."""
         ray = self._ray
         if not ray.is_initialized():
@@ -97,12 +100,15 @@ class RayEngine(Engine):
             gpus = min(1, ray.cluster_resources().get("GPU", 0))
         # A process of its own for every run: TensorFlow keeps the memory of a GPU until it ends.
         options = {
-            "num_cpus": 1, "num_gpus": gpus, "max_retries": self._retries,
-            "retry_exceptions": True, "max_calls": 1,
-        }  # fmt: skip
+            "num_cpus": 1,
+            "num_gpus": gpus,
+            "max_retries": self._retries,
+            "retry_exceptions": True,
+            "max_calls": 1,
+        }
 
         @ray.remote(**options)
-        def work(item: Item) -> None:
+        def work(item: _Item) -> None:
             function(item)
 
         waiting = {work.remote(item): item for item in items}
@@ -122,9 +128,13 @@ class RayEngine(Engine):
             return
         threads = str(max(1, num_cores() // self._at_once))
         self._ray.init(
-            address="local", num_cpus=self._at_once, num_gpus=0, include_dashboard=False,
-            log_to_driver=False, runtime_env={"env_vars": dict.fromkeys(_THREADS, threads)},
-        )  # fmt: skip
+            address="local",
+            num_cpus=self._at_once,
+            num_gpus=0,
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env={"env_vars": dict.fromkeys(_THREADS, threads)},
+        )
 
 
 def make_engine(name: str, *, gpus: int | None = None, at_once: int | None = None) -> Engine:

@@ -31,7 +31,7 @@ from infomcr_tf.storage import replacing
 _ERRORS = (("validation_error", "validation error (%)"), ("test_error", "test error (%)"))
 _PENALTY = "penalty"  # the variable of the experiments that compare with and without it
 
-Rows = Sequence[Mapping[str, Any]]
+_Rows = Sequence[Mapping[str, Any]]
 
 
 def draw_figures(results: Results) -> dict[str, Figure]:
@@ -134,9 +134,11 @@ def _draw_settings(results: Results) -> Figure:
             scale_axis(axis, "y", np.concatenate(values))
             axis.set_xlim(-0.5, len(labels) - 0.5)
             axis.set_xticks(
-                range(len(labels)), labels,
-                rotation=35 if crowded else 0, ha="right" if crowded else "center",
-            )  # fmt: skip
+                range(len(labels)),
+                labels,
+                rotation=35 if crowded else 0,
+                ha="right" if crowded else "center",
+            )
             axis.grid(axis="x", visible=False)
             axis.set_title(title)
         line[0].set_ylabel(group)
@@ -159,9 +161,12 @@ def _draw_runs(axis: Axes, position: int, values: Sequence[float]) -> None:
         axis.plot(position, np.mean(finite), "_", color=COLORS[1], markersize=16, mew=2)
     if len(finite) < len(values):
         axis.annotate(
-            f"{len(values) - len(finite)} singular", (position, 0.02), fontsize=8, ha="center",
+            f"{len(values) - len(finite)} singular",
+            (position, 0.02),
+            fontsize=8,
+            ha="center",
             xycoords=("data", "axes fraction"),
-        )  # fmt: skip
+        )
 
 
 @house_style()
@@ -169,9 +174,12 @@ def _draw_pairs(results: Results) -> Figure:
     groups, panels = _groups(results), _panels(results)
     seeds = max(len(results.of_setting(g, label)) for g in groups for label in groups[g])
     picture, axes = grid(
-        2 * len(groups), len(panels), width=2.5, height=0.55 + 0.13 * seeds,
+        2 * len(groups),
+        len(panels),
+        width=2.5,
+        height=0.55 + 0.13 * seeds,
         gridspec_kw={"height_ratios": [0.6 + 0.4 * seeds, 1] * len(groups)},
-    )  # fmt: skip
+    )
     for i, (group, labels) in enumerate(groups.items()):
         for j, (name, title) in enumerate(panels):
             sides = [
@@ -193,9 +201,10 @@ def _draw_pairs(results: Results) -> Figure:
     ]
     picture.legend(handles=handles, loc="outside upper left", ncols=2)
     add_caption(
-        picture, f"Each line: one seed, n = {seeds}. Difference: with minus without, mean over the "
+        picture,
+        f"Each line: one seed, n = {seeds}. Difference: with minus without, mean over the "
         f"seeds with its 95 % interval (Student).{_samples(results)}",
-    )  # fmt: skip
+    )
     return picture
 
 
@@ -238,9 +247,14 @@ def _draw_scatter(results: Results) -> Figure:
             rows = [row for row in results.rows if kind in (row["group"], row["label"])]
             axis.plot(
                 [row[name] if math.isfinite(row[name]) else math.nan for row in rows],
-                [row["test_error"] for row in rows], MARKERS[i % len(MARKERS)],
-                color=COLORS[i % len(COLORS)], markersize=5, alpha=0.8, mew=0, label=kind,
-            )  # fmt: skip
+                [row["test_error"] for row in rows],
+                MARKERS[i % len(MARKERS)],
+                color=COLORS[i % len(COLORS)],
+                markersize=5,
+                alpha=0.8,
+                mew=0,
+                label=kind,
+            )
         number = find_number(name.removesuffix("_equalized"))
         axis.set_xlabel("" if number is None else unit_label(number.unit))
         rank = results.ranks[name, "test_error"]
@@ -251,13 +265,16 @@ def _draw_scatter(results: Results) -> Figure:
     for line in axes:
         line[0].set_ylabel("test error (%)")
     picture.legend(
-        *axes.flat[0].get_legend_handles_labels(), loc="outside upper left",
-        ncols=min(5, len(kinds)), title=results.experiment.variable if len(groups) < 2 else None,
-    )  # fmt: skip
+        *axes.flat[0].get_legend_handles_labels(),
+        loc="outside upper left",
+        ncols=min(5, len(kinds)),
+        title=results.experiment.variable if len(groups) < 2 else None,
+    )
     num_runs = len({row["run"] for row in results.rows})
     add_caption(
-        picture, f"A dot: one training run, n = {num_runs}. τ: "
+        picture,
+        f"A dot: one training run, n = {num_runs}. τ: "
         f"Kendall's rank correlation, with its 95 % bootstrap interval over runs."
         f"{_samples(results)}",
-    )  # fmt: skip
+    )
     return picture

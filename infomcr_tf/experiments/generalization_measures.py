@@ -61,7 +61,7 @@ def compute_measures(
     return {name: float(GENERALIZATION_MEASURES[name](network)) for name in names}
 
 
-def squared_norm(weights: Sequence[np.ndarray]) -> float:
+def sum_of_squares(weights: Sequence[np.ndarray]) -> float:
     """`||w||_2^2` over all trainable weights."""
     return float(sum(np.sum(np.square(np.asarray(w, np.float64))) for w in weights))
 
@@ -76,9 +76,9 @@ def distance_from_initialization(
     """
     weights = _weights(model)
     if [w.shape for w in weights] != [np.shape(w) for w in initial_weights]:
-        raise ValueError("`initial_weights` should have the shapes of the model's weights.")
+        raise ValueError("`initial_weights` must have the shapes of the model's weights.")
     pairs = zip(weights, initial_weights, strict=True)
-    return squared_norm([w.astype(np.float64) - np.asarray(v, np.float64) for w, v in pairs])
+    return sum_of_squares([w.astype(np.float64) - np.asarray(v, np.float64) for w, v in pairs])
 
 
 def log_path_norm(model: keras.Model) -> float:
@@ -148,7 +148,7 @@ def sharpness(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
         loss, gradients = gradient(images, labels)
         before += float(loss)
         total = [t + g.numpy() for t, g in zip(total, gradients, strict=True)]
-    norm = math.sqrt(squared_norm(total))
+    norm = math.sqrt(sum_of_squares(total))
     if norm == 0.0:
         return 0.0
     with _restored(model):
@@ -242,7 +242,7 @@ def _evaluate(model: keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[np.ndar
 
 
 for _name, _measure in {
-    "parameter_norm": lambda n: squared_norm(_weights(n.model)),
+    "parameter_norm": lambda n: sum_of_squares(_weights(n.model)),
     "distance_from_initialization": lambda n: distance_from_initialization(
         n.model, n.initial_weights
     ),

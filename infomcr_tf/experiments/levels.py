@@ -80,9 +80,16 @@ def draw_levels(by_level: Mapping[float, Results]) -> Figure:
         above = [rank.high - rank.tau for rank in found.values()]
         shift = math.exp(0.04 * (i - (len(names) - 1) / 2))  # so that bars do not hide each other
         axis.errorbar(
-            [level * shift for level in found], taus, yerr=[below, above], fmt="o-", markersize=4,
-            linewidth=1, elinewidth=0.6, color=f"C{i % 10}", label=title,
-        )  # fmt: skip
+            [level * shift for level in found],
+            taus,
+            yerr=[below, above],
+            fmt="o-",
+            markersize=4,
+            linewidth=1,
+            elinewidth=0.6,
+            color=f"C{i % 10}",
+            label=title,
+        )
     axis.axhline(0, color="gray", linewidth=0.8)
     axis.set_xscale("log")
     axis.invert_xaxis()

@@ -24,16 +24,22 @@ TABLE1 = {
 # Table 2: with the penalty -> column of the results.
 TABLE2 = {
     False: {
-        "test_error": (35.52, 0.11), "train_error": (23.67, 2.05), "gap": (11.85, None),
-        "test_top5_error": (14.27, 0.02), "train_top5_error": (7.33, 2.25),
+        "test_error": (35.52, 0.11),
+        "train_error": (23.67, 2.05),
+        "gap": (11.85, None),
+        "test_top5_error": (14.27, 0.02),
+        "train_top5_error": (7.33, 2.25),
         "top5_gap": (6.94, None),
     },
     True: {
-        "test_error": (34.99, 0.10), "train_error": (24.0, 3.11), "gap": (10.99, None),
-        "test_top5_error": (13.85, 0.05), "train_top5_error": (7.31, 1.07),
+        "test_error": (34.99, 0.10),
+        "train_error": (24.0, 3.11),
+        "gap": (10.99, None),
+        "test_top5_error": (13.85, 0.05),
+        "train_top5_error": (7.31, 1.07),
         "top5_gap": (6.54, None),
     },
-}  # fmt: skip
+}
 
 # Table 3: (architecture, with the penalty) -> the metric with normalised logits.
 TABLE3 = {

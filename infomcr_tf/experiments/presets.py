@@ -89,9 +89,15 @@ _OPEN = (
 )
 _BETAS = (1.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 75.0, 100.0)
 _SCENARIO = {
-    "dataset": "cifar10", "model": "resnet20", "epochs": 200, "schedule": "plateau",
-    "patience": _PATIENCE, "learning_rate": 0.1, "batch_size": 128, "augmentation": "4-crop-f",
-}  # fmt: skip
+    "dataset": "cifar10",
+    "model": "resnet20",
+    "epochs": 200,
+    "schedule": "plateau",
+    "patience": _PATIENCE,
+    "learning_rate": 0.1,
+    "batch_size": 128,
+    "augmentation": "4-crop-f",
+}
 # "A new training set and a new confusion set every time".
 _OWN_IMAGES = {"train_size": 10_000, "nested_sets": False}
 
@@ -110,7 +116,9 @@ PAPER = Preset(
     imagenet={"model": "wrn18_1_5"},
     networks=_PAPER_NETWORKS,
     metric_networks=(
-        ("cifar10", "resnet20"), ("cifar10", "wrn28_2"), ("cifar10", "densenet_bc_100_12"),
+        ("cifar10", "resnet20"),
+        ("cifar10", "wrn28_2"),
+        ("cifar10", "densenet_bc_100_12"),
     ),
     ablation=("cifar10", "resnet20"),
     betas=_BETAS,
@@ -120,7 +128,7 @@ PAPER = Preset(
     selects_beta=True,
     measurement={"num_trials": 100, "num_samples": 100},
     hessian_measurement={"num_trials": 5, "num_samples": 200},
-)  # fmt: skip
+)
 
 MEDIUM = dataclasses.replace(
     PAPER,
@@ -153,15 +161,26 @@ SMALL = Preset(
     table_seeds=3,
     imagenet_seeds=1,
     scenario={
-        "dataset": "cifar10", "model": "resnet20", "epochs": 300, "schedule": "plateau",
-        "patience": 20, "learning_rate": 0.1, "batch_size": 64, "augmentation": "no-aug",
-        "train_size": 1000, "target_loss": 0.0002, "keep_at": "0.01,0.001",
+        "dataset": "cifar10",
+        "model": "resnet20",
+        "epochs": 300,
+        "schedule": "plateau",
+        "patience": 20,
+        "learning_rate": 0.1,
+        "batch_size": 64,
+        "augmentation": "no-aug",
+        "train_size": 1000,
+        "target_loss": 0.0002,
+        "keep_at": "0.01,0.001",
     },
     confusion={},
     confusion_sizes=(0, 100, 300, 500),
     batch_sizes=(32, 64, 128, 256),
     training={
-        "train_size": 1000, "epochs": 150, "augmentation": "no-aug", "batch_size": 64,
+        "train_size": 1000,
+        "epochs": 150,
+        "augmentation": "no-aug",
+        "batch_size": 64,
         "keep_at": "0.01,0.001,0.0002",
     },
     # At its recipe's rate, 0.01, it had hardly begun to learn after 186 steps; at 0.05 it diverged.
@@ -176,7 +195,7 @@ SMALL = Preset(
     measurement={"num_trials": 100, "num_samples": 100, "num_robustness_examples": 200},
     level_measurement={"num_trials": 20, "num_samples": 100},
     hessian_measurement={"num_trials": 5, "num_samples": 200},
-)  # fmt: skip
+)
 
 SMOKE = Preset(
     name="smoke",
@@ -186,8 +205,14 @@ SMOKE = Preset(
     table_seeds=2,
     imagenet_seeds=1,
     scenario={
-        "dataset": "digits", "model": "cnn", "epochs": 12, "schedule": "plateau",
-        "batch_size": 25, "augmentation": "no-aug", "train_size": 100, "target_loss": 0.3,
+        "dataset": "digits",
+        "model": "cnn",
+        "epochs": 12,
+        "schedule": "plateau",
+        "batch_size": 25,
+        "augmentation": "no-aug",
+        "train_size": 100,
+        "target_loss": 0.3,
         "keep_at": "1.5",
     },
     confusion={},
@@ -196,7 +221,10 @@ SMOKE = Preset(
     batch_sizes=(10, 25),
     training={"train_size": 100, "epochs": 8, "batch_size": 20, "num_sub_batches": 4},
     imagenet={
-        "model": "wrn18_1_5", "epochs": 1, "batch_size": 8, "train_size": 16,
+        "model": "wrn18_1_5",
+        "epochs": 1,
+        "batch_size": 8,
+        "train_size": 16,
         "regularize": "always",
     },
     networks=(("digits", "cnn"),),
@@ -209,6 +237,6 @@ SMOKE = Preset(
     equalize_loss=0.5,
     level_measurement={"num_trials": 2, "num_samples": 10},
     hessian_measurement={"num_trials": 1, "num_samples": 10},
-)  # fmt: skip
+)
 
 PRESETS = {preset.name: preset for preset in (PAPER, MEDIUM, SMALL, SMOKE)}

@@ -59,7 +59,7 @@ def rank_correlation(
     """
     if not len(metric) == len(target) == len(factors):
         raise ValueError(
-            "`metric`, `target` and `factors` should have one entry per run. Received: "
+            "`metric`, `target` and `factors` must have one entry per run. Received: "
             f"{len(metric)}, {len(target)} and {len(factors)}."
         )
     x, y = np.asarray(metric, np.float64), np.asarray(target, np.float64)

@@ -11,7 +11,7 @@ from pathlib import Path
 from infomcr_tf.command_line.quiet import start_tensorflow
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def redraw_from_flags(argv: Sequence[str] | None = None) -> int:
     """Writes report.html and the figures, PNG and SVG. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m infomcr_tf.experiments.redraw",
@@ -32,4 +32,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(redraw_from_flags())

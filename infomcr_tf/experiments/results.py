@@ -94,9 +94,13 @@ class Results:
         """Computes what follows from the rows; `notes` are added to the experiment's."""
         notes = [*experiment.notes, *notes, *_remarks(experiment, rows)]
         return cls(
-            experiment=experiment, rows=rows, failures=failures, notes=notes, options=options or {},
+            experiment=experiment,
+            rows=rows,
+            failures=failures,
+            notes=notes,
+            options=options or {},
             ranks=rank_metrics(rows, experiment),
-        )  # fmt: skip
+        )
 
     def of_setting(self, group: str, label: str) -> list[Mapping[str, Any]]:
         """The rows of one setting."""

@@ -124,9 +124,12 @@ def _run_part(experiment: Experiment, out: Path, engine: Engine) -> Results:
             failures[run.name] = _reason(error)
     rows = [measure(run, experiment) for run in runs if run.name not in failures]
     results = Results.collect(
-        experiment, rows, failures, notes=_timing(experiment, rows, out),
+        experiment,
+        rows,
+        failures,
+        notes=_timing(experiment, rows, out),
         options=_options(rows, out),
-    )  # fmt: skip
+    )
     _publish(results, out)
     save_levels(results, runs, out / experiment.name)
     return results

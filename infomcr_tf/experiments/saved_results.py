@@ -113,6 +113,6 @@ def load_results(place: Path) -> Results:
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no words for numbers that are not finite."""
+    """Reads numbers that are not finite, which JSON cannot express."""
     words = ("inf", "-inf", "nan")
     return {name: float(value) if value in words else value for name, value in row.items()}

@@ -37,29 +37,44 @@ def _scenario(
     )
 
 
-def confusion(choices: Choices) -> Experiment:
+def confusion_scenario(choices: Choices) -> Experiment:
     """Scenario I."""
     preset = choices.preset
     images = {**preset.scenario, **preset.confusion}["train_size"]
     share = 1 if choices.train_size is None else choices.train_size / images
     sizes = tuple(dict.fromkeys(round(size * share) for size in preset.confusion_sizes))
     return _scenario(
-        choices, "scenario-confusion", "Scenario I: size of the confusion set (Figure 2)",
-        "confusion set", "confusion_size", sizes, preset.confusion,
-    )  # fmt: skip
+        choices,
+        "scenario-confusion",
+        "Scenario I: size of the confusion set (Figure 2)",
+        "confusion set",
+        "confusion_size",
+        sizes,
+        preset.confusion,
+    )
 
 
-def augmentation(choices: Choices) -> Experiment:
+def augmentation_scenario(choices: Choices) -> Experiment:
     """Scenario II."""
     return _scenario(
-        choices, "scenario-augmentation", "Scenario II: data augmentation (Figure 3)",
-        "augmentation", "augmentation", choices.preset.augmentations, {},
-    )  # fmt: skip
+        choices,
+        "scenario-augmentation",
+        "Scenario II: data augmentation (Figure 3)",
+        "augmentation",
+        "augmentation",
+        choices.preset.augmentations,
+        {},
+    )
 
 
-def batch_size(choices: Choices) -> Experiment:
+def batch_size_scenario(choices: Choices) -> Experiment:
     """Scenario III."""
     return _scenario(
-        choices, "scenario-batch-size", "Scenario III: batch size (Figure 4)",
-        "batch size", "batch_size", choices.preset.batch_sizes, {},
-    )  # fmt: skip
+        choices,
+        "scenario-batch-size",
+        "Scenario III: batch size (Figure 4)",
+        "batch size",
+        "batch_size",
+        choices.preset.batch_sizes,
+        {},
+    )

@@ -131,9 +131,13 @@ def table3(choices: Choices) -> Experiment:
         "that. Which of the two Table 3 prints, the paper does not say.",
     )
     return _on_cifar(
-        choices, "table3", "Table 3: the metric with and without the penalty", "penalty", settings,
+        choices,
+        "table3",
+        "Table 3: the metric with and without the penalty",
+        "penalty",
+        settings,
         notes=notes,
-    )  # fmt: skip
+    )
 
 
 def ablation(choices: Choices) -> Experiment:
@@ -148,10 +152,13 @@ def ablation(choices: Choices) -> Experiment:
         config = _config(choices, dataset, model, regularize=regularize, **options)
         settings.append(Setting(label=stages, group=f"{dataset} {model}", config=config))
     return _on_cifar(
-        choices, "schedule-ablation",
+        choices,
+        "schedule-ablation",
         "In which stages of the training the penalty helps (section 7.2.1)",
-        "stages with the penalty", settings, notes=(choices.preset.about, f"beta = {beta:g}."),
-    )  # fmt: skip
+        "stages with the penalty",
+        settings,
+        notes=(choices.preset.about, f"beta = {beta:g}."),
+    )
 
 
 def _network(choices: Choices, dataset: str, model: str, beta: float | None) -> Setting:

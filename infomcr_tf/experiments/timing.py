@@ -144,13 +144,18 @@ def _measure(
     )
     if regularized:
         model = FisherRegularizedModel(
-            model, alpha=config.alpha, beta=config.beta, num_sub_batches=config.num_sub_batches,
-            data_term=config.data_term, estimator=config.estimator,
-        )  # fmt: skip
+            model,
+            alpha=config.alpha,
+            beta=config.beta,
+            num_sub_batches=config.num_sub_batches,
+            data_term=config.data_term,
+            estimator=config.estimator,
+        )
     model.compile(
-        keras.optimizers.SGD(1e-6), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        keras.optimizers.SGD(1e-6),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
-    )  # fmt: skip
+    )
     batches = tf.data.Dataset.from_tensors((x, y)).repeat(_STEPS + 1)
     clock = _Clock()
     model.fit(batches, shuffle=False, verbose=0, callbacks=[clock])

@@ -111,7 +111,7 @@ class Accumulation:
         tiles: dict[int, list[Block]] = {}
         heads = []
         for i in sorted(wanted):
-            head, tiles[i] = run(part, take(x, self.tiles[i]), y[self.tiles[i]])
+            head, tiles[i] = run_pass(part, take(x, self.tiles[i]), y[self.tiles[i]])
             heads.append(head)
         if self.head is None:
             parts = (np.concatenate(values) for values in zip(*heads, strict=True))
@@ -154,12 +154,12 @@ class Accumulation:
                 products=self.products,
                 errors=self.errors,
                 done=self._done,
-                **self.head._asdict(),
+                **({} if self.head is None else self.head._asdict()),
             )
         self._written = time.monotonic()
 
 
-def run(part: Pass, x: Any, y: tf.Tensor) -> tuple[HeadOutput, list[Block]]:
+def run_pass(part: Pass, x: Any, y: tf.Tensor) -> tuple[HeadOutput, list[Block]]:
     """The head's output and the blocks of one pass, for the examples of one tile."""
     n = len(y)
     chunks = [slice(i, i + part.chunk_size) for i in range(0, n, part.chunk_size)]
@@ -179,7 +179,7 @@ def slower(passes: list[Pass], x: Any, y: tf.Tensor) -> str:
         for _ in range(2):  # the first call prepares the graph
             start = time.perf_counter()
             for part in some:
-                run(part, take(x, slice(0, n)), y[:n])
+                run_pass(part, take(x, slice(0, n)), y[:n])
             taken.append(time.perf_counter() - start)
         return taken[-1]
 
@@ -210,5 +210,5 @@ def identity_of(model: keras.Model, x: Any, y: Any, settings: Any) -> str:
     for values in (*(v.numpy() for v in model.variables), *keras.tree.flatten((x, y))):
         array = np.ascontiguousarray(values)
         digest.update(f"{array.shape}{array.dtype}".encode())
-        digest.update(array.reshape(-1).view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

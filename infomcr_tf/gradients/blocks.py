@@ -6,7 +6,7 @@ of the examples can be joined.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -135,7 +135,8 @@ def inner_products(left: list[Block], right: list[Block], dtype: tf.DType) -> tf
         dtype: in which float32 gradients are multiplied; partial inner products are added in
             float64.
     """
-    return tf.add_n([a.products(b, dtype) for a, b in zip(left, right, strict=True)])
+    pairs: Iterator[tuple[Any, Any]] = zip(left, right, strict=True)  # each of one form
+    return tf.add_n([a.products(b, dtype) for a, b in pairs])
 
 
 def layer_products(
@@ -150,7 +151,8 @@ def layer_products(
         right: the blocks of m examples, of the same variables.
     """
     sums: dict[int, tf.Tensor] = {}
-    for layer, a, b in zip(layers, left, right, strict=True):
+    pairs: Iterator[tuple[Any, Any]] = zip(left, right, strict=True)  # each of one form
+    for layer, (a, b) in zip(layers, pairs, strict=True):
         products = a.products(b, tf.float64)
         sums[layer] = sums[layer] + products if layer in sums else products
     zero = tf.zeros_like(products)

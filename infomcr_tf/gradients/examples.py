@@ -84,10 +84,11 @@ def _check_target(leaf: np.ndarray, num: int) -> None:
 
 def is_mapped(array: np.ndarray) -> bool:
     """Whether an array is mapped from a file: reading it whole may take minutes."""
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap):
             return True
-        array = array.base
+        base = base.base
     return False
 
 

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.arguments import check_choice, check_integer, check_number
-from infomcr_tf.gradients.accumulation import Accumulation, checked, identity_of, run, slower
+from infomcr_tf.arguments import check_argument, check_choice, check_number
+from infomcr_tf.gradients.accumulation import Accumulation, checked, identity_of, run_pass, slower
 from infomcr_tf.gradients.examples import check_examples, take
 from infomcr_tf.gradients.gram_result import GramMatrix, logdet_errors
 from infomcr_tf.gradients.head import HeadOutput
@@ -75,7 +75,7 @@ class GradientEngine:
     ) -> None:
         check_choice("method", method, METHODS)
         if chunk_size is not None:
-            chunk_size = check_integer("chunk_size", chunk_size, minimum=1)
+            chunk_size = check_argument("chunk_size", chunk_size)
         self._head = make_head(
             model,
             loss,
@@ -85,7 +85,7 @@ class GradientEngine:
         )
         self._network = Network(model, batch_norm, self._head)
         self._device = device
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "method": method,
             "chunk_size": chunk_size,
             "max_memory_bytes": int(check_number("max_memory_bytes", max_memory_bytes, minimum=1)),
@@ -116,6 +116,7 @@ class GradientEngine:
         per_layer: bool = False,
         state: str | os.PathLike | None = None,
         progress: bool = False,
+        skip_checks: bool = False,
     ) -> GramMatrix:
         """Returns the Gram matrix of the examples, of any number.
 
@@ -129,13 +130,15 @@ class GradientEngine:
             per_layer: give the Gram matrix of each layer, too. All inner products are then computed
                 in float64, and a matrix of each layer is held.
             state: a file that keeps what has been computed, for computations of many minutes. The
-                same call goes on from there after an interruption; it is removed at the end.
+                same call resumes from it after an interruption; it is removed at the end.
             progress: show a progress bar, where more than one pass over the examples is made.
+            skip_checks: whether `x` and `y` are what `check_examples` returned.
 
         Raises:
             ValueError: if the examples do not fit the model, see `check_examples`.
         """
-        x, y = check_examples(self._network.model, x, y, head=self._head)
+        if not skip_checks:
+            x, y = check_examples(self._network.model, x, y, head=self._head)
         y = self._head.rows(y)
         with tf.device(self._device):
             tensors, labels, plan = self._prepare(x, y)
@@ -166,6 +169,7 @@ class GradientEngine:
 
     def _by_layer(self, sums: Accumulation) -> GramMatrix:
         """The Gram matrix and those of the layers, which add up to it."""
+        assert sums.head is not None  # set with the products
         _check_finite(sums.products)
         whole = self._assemble(sums.head, sums.products.sum(axis=0), 0.0)
         layers = {
@@ -176,6 +180,7 @@ class GradientEngine:
 
     def _refined(self, sums: Accumulation, passes: list[Pass], x: Any, y: tf.Tensor) -> GramMatrix:
         """The Gram matrix, with the products in float64 that its determinant needs."""
+        assert sums.head is not None  # set with the products
         _check_finite(sums.products)
         if self._epsilon < _FLOAT32:  # everything was in float64
             return self._assemble(sums.head, sums.products, 0.0)
@@ -215,14 +220,17 @@ class GradientEngine:
             logdet_error=error,
         )
 
-    def row_blocks(self, x: Any, y: Any) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    def row_blocks(
+        self, x: Any, y: Any, *, skip_checks: bool = False
+    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """Yields J in blocks of columns: `(columns, block [n, c], log_scales [n])`.
 
         The columns are those of the flattened and joined `model.trainable_variables`; the blocks
         come in any order. J[j, columns] is block[j] times e^log_scales[j], which may be too small
         for a float.
         """
-        x, y = check_examples(self._network.model, x, y, head=self._head)
+        if not skip_checks:
+            x, y = check_examples(self._network.model, x, y, head=self._head)
         y = self._head.rows(y)
         offsets = np.concatenate([[0], np.cumsum(self._network.sizes)])
         with tf.device(self._device):
@@ -233,7 +241,7 @@ class GradientEngine:
             tiles = [slice(i, i + tile) for i in range(0, len(y), tile)]
         for part in passes:
             with tf.device(self._device):
-                results = [run(part, take(x, one), y[one]) for one in tiles]
+                results = [run_pass(part, take(x, one), y[one]) for one in tiles]
             kept = [head.kept for head, _ in results]
             scales = np.concatenate([head.log_norms[head.kept] for head, _ in results])
             for k, piece in enumerate(part.pieces):

@@ -153,7 +153,7 @@ def logdet_errors(
             if i == j:
                 part = np.tril(part)
             size = spread**2 + (proportional * cosines[rows, columns]) ** 2
-            weight = np.where(np.eye(*part.shape, dtype=bool) & (i == j), 1.0, 4.0)
+            weight = np.where(np.logical_and(np.eye(*part.shape), i == j), 1.0, 4.0)
             # An entry below the diagonal stands for two equal ones.
             variances[j, i] = np.sum(weight * size * part**2)
     return variances

@@ -139,6 +139,7 @@ class Head:
         With $m$ the smallest margin $z_y - z_k$ the sum lies between $e^{-\tau m}$ and
         $(K - 1) e^{-\tau m}$, which brackets the root in closed form.
         """
+        assert self.equalize_loss is not None  # or there would be no temperature
         log_target = tf.constant(math.log(math.expm1(self.equalize_loss)), tf.float64)
         others = _others(z, labels)
         margins = _at_label(z, labels)[:, None] - others

@@ -13,7 +13,7 @@ import keras
 from infomcr_tf.gradients.network import TRACING
 
 _ATTRIBUTE = "_infomcr_tf_kept"
-# Of the settings used last.
+# How many settings, those used last, keep their graphs.
 _MOST = 8
 
 Kept = TypeVar("Kept")
@@ -38,12 +38,12 @@ def kept_with(model: keras.Model, key: Any, make: Callable[[], Kept]) -> Iterato
         key: says what the object was made with; compared by its `repr`.
         make: makes the object.
     """
-    if not isinstance(model, keras.Model):  # which `make` refuses
+    if not isinstance(model, keras.Model):  # `make` will refuse it
         yield make()
         return
     store = model.__dict__.get(_ATTRIBUTE)
     if store is None:
-        # Past Keras' __setattr__, which would track it as a part of the model.
+        # Written past Keras' __setattr__, which would track it as a part of the model.
         store = model.__dict__.setdefault(_ATTRIBUTE, _Store())
     name = repr(key)
     with TRACING:

@@ -7,6 +7,7 @@ taken off, so that gradients do not vanish where probabilities round to 0 or 1.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -30,13 +31,14 @@ _ACTIVATIONS = {
     "softmax": keras.activations.softmax,
     "sigmoid": keras.activations.sigmoid,
 }
-# Of the losses of one example, alone and among others; a loss that couples examples differs more.
+# Largest relative difference between the loss of an example alone and among others; a loss that
+# couples examples differs more.
 _RELATIVE = 1e-3
 _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
 class _Output(NamedTuple):
-    """An output in a row: its shape without examples, and what was taken off its end."""
+    """How one output lies in a row: its shape without examples, its activation, its mask."""
 
     shape: tuple[int, ...]
     activation: str | None
@@ -65,7 +67,7 @@ class LossHead:
 
     def __init__(self, loss: Any, loss_weights: Any = None, output_names: Any = None) -> None:
         self._names = output_names
-        self._function = None
+        self._function: Callable | None = None
         if is_own_function(loss):
             if loss_weights is not None:
                 raise ValueError(
@@ -140,6 +142,7 @@ class LossHead:
         return keras.tree.pack_sequence_as(self._structure, outputs)
 
     def _split_targets(self, y: tf.Tensor) -> Any:
+        assert self._targets is not None  # set by `rows`
         structure, form = self._targets
         targets, start = [], 0
         for shape, dtype in form:
@@ -237,6 +240,7 @@ class LossHead:
         ) from first
 
     def _own_losses(self, targets: Any, outputs: Any) -> tf.Tensor:
+        assert self._function is not None  # or `_matched` is called instead
         values = tf.convert_to_tensor(self._function(targets, outputs))
         shape = tuple(values.shape)
         if len(shape) == 2 and shape[1] == 1:
@@ -264,8 +268,8 @@ def _keras_losses(loss: keras.losses.Loss, target: tf.Tensor, output: tf.Tensor)
     values = tf.convert_to_tensor(loss.call(target, output))
     if values.shape.rank == 0:
         raise LossError(_not_one_each(loss, ()))
-    masks = [getattr(t, "_keras_mask", None) for t in (output, values)]
-    masks = [tf.cast(mask, values.dtype) for mask in masks if mask is not None]
+    given = [getattr(t, "_keras_mask", None) for t in (output, values)]
+    masks = [tf.cast(mask, values.dtype) for mask in given if mask is not None]
     rows = tf.reshape(values, [-1, math.prod(values.shape[1:])])
     weights = tf.ones_like(rows)
     for mask in masks:

@@ -161,7 +161,7 @@ def _needs_softmax(loss: Any) -> bool:
 
 def _is_cross_entropy_of_logits(loss: Any, model: keras.Model) -> bool:
     """Whether `Head` computes this loss, more accurately than `LossHead`."""
-    outputs = getattr(_inner(model), "outputs", None)
+    outputs: Any = getattr(_inner(model), "outputs", None)
     return (
         isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
         and _is_cross_entropy(loss)

@@ -79,7 +79,7 @@ class Network:
 
     @property
     def dtype(self) -> tf.DType:
-        """What it computes in: float64 if all its layers with weights do, else float32."""
+        """The dtype it computes in: float64 if all its layers with weights do, else float32."""
         dtypes = {layer.compute_dtype for layer in self.layers() if layer.trainable_variables}
         return tf.float64 if dtypes == {"float64"} else tf.float32
 
@@ -97,7 +97,7 @@ class Network:
 
         A variable that layers share belongs to the first. Layers of one path are numbered.
         """
-        owners = {}
+        owners: dict[int, int] = {}
         for layer in self.layers():
             for variable in layer._trainable_variables:
                 owners.setdefault(id(variable), id(layer))
@@ -227,7 +227,7 @@ def override(attributes: list[tuple[Any, str, Any]]) -> Iterator[None]:
         saved = [(o, name, o.__dict__.get(name, missing)) for o, name, _ in attributes]
         try:
             for o, name, value in attributes:
-                # Past Keras' __setattr__, which would track the value as a part of the layer.
+                # Written past Keras' __setattr__, which would track it as a part of the layer.
                 o.__dict__[name] = value
             yield
         finally:

@@ -19,6 +19,7 @@ from infomcr_tf.gradients.blocks import (
 )
 from infomcr_tf.gradients.examples import take
 from infomcr_tf.gradients.head import Head, HeadOutput
+from infomcr_tf.gradients.loss_head import LossHead
 from infomcr_tf.gradients.network import TRACING, Network
 from infomcr_tf.gradients.tape_gradients import (
     OneExampleGradients,
@@ -39,7 +40,7 @@ ERROR_SAMPLE = 16
 class Piece(NamedTuple):
     """Columns `start` to `stop` of a variable's gradients; all of them where `stop` is None."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's method is not used
     start: int = 0
     stop: int | None = None
 
@@ -85,7 +86,7 @@ class Plan:
     def __init__(
         self,
         network: Network,
-        head: Head,
+        head: Head | LossHead,
         *,
         method: str,
         chunk_size: int | None,
@@ -131,10 +132,9 @@ class Plan:
         """Returns the passes over all the examples, traced."""
         n = len(y)
         sizes = self._network.sizes
-        slow = {i: sizes[i] for i in self.without_rule}
+        slow = {i: (sizes[i], sizes[i] * self._itemsize(i)) for i in self.without_rule}
         fast = {i: (sizes[i], self.by_rules[i]) for i in self.by_rules}
         found = [self._by_rules(pieces, n) for pieces in self._groups(fast, n)]
-        slow = {i: (size, size * self._itemsize(i)) for i, size in slow.items()}
         return found + [self._by_differentiation(pieces, x, y) for pieces in self._groups(slow, n)]
 
     def whole(self, x: Any, y: tf.Tensor, layers: Sequence[int] | None = None) -> Callable | None:
@@ -197,7 +197,7 @@ class Plan:
             )
 
     def _same_logits(self, traced: TracedGradients, x: Any, y: tf.Tensor) -> bool:
-        """Whether the network with unrolled layers is the network, on a few examples."""
+        """Whether unrolling the layers leaves the network's outputs as they are."""
         few = take(x, slice(0, 8))
         actual, expected = traced.logits(few, y).numpy(), self._network.logits(few).numpy()
         tolerance = 1e3 * np.finfo(expected.dtype).eps * np.abs(expected).max()
@@ -205,6 +205,7 @@ class Plan:
 
     def _by_rules(self, pieces: tuple[Piece, ...], n: int) -> Pass:
         traced = self._traced
+        assert traced is not None  # or there would be no rules
 
         def trace() -> Callable:
             @tf.function(input_signature=traced.function.input_signature[:2], autograph=False)
@@ -227,14 +228,15 @@ class Plan:
         chunk = min(self._chunk_size or chunk, n)
         # The Jacobian of a chunk is a graph for chunks of one size.
         tile = self.tile(n)
-        lengths = {chunk, *(len(part) % chunk for part in _tiles(n, tile))} - {0}
-        if self._kind is not TapeJacobian:
-            lengths = {None}
-        functions = {}
+        lengths: set[int | None] = {None}
+        if self._kind is TapeJacobian:
+            lengths = {chunk}
+            lengths.update(len(part) % chunk or chunk for part in _tiles(n, tile))
+        functions: dict[int | None, Callable] = {}
         for length in lengths:
             sample = (take(x, slice(0, length or 2)), y[: length or 2])
 
-            def trace(length: int | None = length, sample: tuple = sample) -> Callable:
+            def trace(length: int | None = length, sample: tuple[Any, Any] = sample) -> Callable:
                 return traced_and_verified(
                     self._kind,
                     self._network,
@@ -301,5 +303,6 @@ def _signature(x: Any, y: tf.Tensor, length: int | None) -> tuple:
 def _by_length(
     functions: dict[int | None, Callable], pieces: tuple[Piece, ...], x: Any, y: tf.Tensor
 ) -> tuple[HeadOutput, list[Block]]:
-    head, blocks = functions.get(y.shape[0], functions.get(None))(x, y)
+    function = functions[y.shape[0] if y.shape[0] in functions else None]
+    head, blocks = function(x, y)
     return head, [piece.of(blocks[piece.index]) for piece in pieces]

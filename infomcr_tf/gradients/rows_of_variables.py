@@ -51,14 +51,14 @@ def by_op_rules(
             derived.setdefault(use.parameter.ref(), []).append(block)
     for index, rows in _pulled_back(derived, values, parameters).items():
         direct.setdefault(index, []).append(rows)
-    for i in set(wanted) - lost - set(direct):  # what no example meets
+    for i in set(wanted) - lost - set(direct):  # variables that no example uses
         zeros = tf.zeros([n, values[i].shape.num_elements()], values[i].dtype)
         direct[i] = [Rows((zeros,))]
     return {i: _sum(direct[i]) for i in wanted if i not in lost}
 
 
 def _kind_of_use(use: Use, source: tf.Tensor) -> tuple:
-    """Equal for uses of one parameter in one way, which a rule treats together."""
+    """A key that is equal for uses of one parameter in one way, which a rule treats together."""
     shapes = tuple(
         (tuple(t.shape), t.dtype) for t in (*use.op.inputs, *use.op.outputs) if t.shape.rank
     )

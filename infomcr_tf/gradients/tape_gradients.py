@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from infomcr_tf.gradients.blocks import Block, Rows
 from infomcr_tf.gradients.head import Head, HeadOutput
+from infomcr_tf.gradients.loss_head import LossHead
 from infomcr_tf.gradients.network import NOT_PER_EXAMPLE, Network
 from infomcr_tf.gradients.verification import agree, ordinary_gradients
 
@@ -31,7 +32,7 @@ class OneExampleGradients:
         indices: the variables, as indices of `network.variables`.
     """
 
-    def __init__(self, network: Network, head: Head, indices: tuple[int, ...]) -> None:
+    def __init__(self, network: Network, head: Head | LossHead, indices: tuple[int, ...]) -> None:
         self._network = network
         self._head = head
         self._indices = indices
@@ -87,7 +88,11 @@ class TapeJacobian(OneExampleGradients):
     """
 
     def __init__(
-        self, network: Network, head: Head, indices: tuple[int, ...], vectorized: bool = True
+        self,
+        network: Network,
+        head: Head | LossHead,
+        indices: tuple[int, ...],
+        vectorized: bool = True,
     ) -> None:
         super().__init__(network, head, indices)
         self._vectorized = vectorized
@@ -112,12 +117,12 @@ class TapeJacobian(OneExampleGradients):
 def traced_and_verified(
     kind: type[OneExampleGradients],
     network: Network,
-    head: Head,
+    head: Head | LossHead,
     indices: tuple[int, ...],
     signature: tuple,
     sample: tuple[Any, tf.Tensor],
 ) -> Callable:
-    """Traces a form that is right: of `TapeJacobian` the slow one, with a warning, if it must be.
+    """Traces a form that gives right rows; where the vectorised Jacobian does not, the slow one.
 
     Args:
         kind: `OneExampleGradients` or `TapeJacobian`.
@@ -157,7 +162,11 @@ def traced_and_verified(
 
 
 def _is_right(
-    function: Callable, network: Network, head: Head, indices: tuple[int, ...], sample: tuple
+    function: Callable,
+    network: Network,
+    head: Head | LossHead,
+    indices: tuple[int, ...],
+    sample: tuple,
 ) -> bool:
     """Compares the first two rows with ordinary gradients."""
     x, y = sample

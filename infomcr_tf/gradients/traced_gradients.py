@@ -16,6 +16,7 @@ from infomcr_tf.gradients.blocks import Block, Rows, dense_rows, nbytes
 from infomcr_tf.gradients.examples import num_examples
 from infomcr_tf.gradients.head import Head, HeadOutput
 from infomcr_tf.gradients.layer_rules import LAYER_RULES, LayerCall, recording
+from infomcr_tf.gradients.loss_head import LossHead
 from infomcr_tf.gradients.network import Network
 from infomcr_tf.gradients.rows_of_variables import by_op_rules
 from infomcr_tf.gradients.unrolling import unrolled
@@ -54,7 +55,7 @@ class TracedGradients:
     def __init__(
         self,
         network: Network,
-        head: Head,
+        head: Head | LossHead,
         signature: tuple,
         *,
         layer_rules: bool = True,
@@ -156,7 +157,7 @@ class TracedGradients:
         self, calls: list[LayerCall], gradients: list[tf.Tensor]
     ) -> dict[int, Block]:
         indices = {id(v): i for i, v in enumerate(self._network.variables)}
-        blocks = {}
+        blocks: dict[int, Block] = {}
         for layer in self._layers:
             pairs = [
                 (call.inputs, gradient)

@@ -30,7 +30,7 @@ def _unrolled_loop(layer: keras.layers.RNN) -> Callable:
         before = {name: layer.__dict__[name] for name in ("unroll", "go_backwards")}
         steps = sequences.shape[1]
         unroll = before["unroll"] or (steps is not None and steps <= MAX_STEPS)
-        # Past Keras' __setattr__, which would note a change of the layer.
+        # Written past Keras' __setattr__, which would note a change of the layer.
         layer.__dict__["unroll"] = unroll
         if unroll and layer.go_backwards:
             # Unrolled, Keras forgets to reverse the mask with which it sets outputs to zero.

@@ -32,7 +32,7 @@ class Use(NamedTuple):
     """
 
     op: tf.Operation
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's method is not used
     repeats: int
     by_position: bool
     parameter: tf.Tensor
@@ -48,7 +48,7 @@ class _Kind(NamedTuple):
     repeats: int = 1
     by_position: bool = False
     #: Numbers that an example has, where the static shape does not say how they lie.
-    count: int | None = None
+    count: int | None = None  # type: ignore[assignment]  # a tuple's method is not used
 
 
 def find_uses(
@@ -90,8 +90,8 @@ def find_uses(
                 Use(op, i, *layout, equal.first(op.inputs[i]), variables)
                 for i, variables in parameters.items()
             ]
-    parameters = {reference for reference, kind in kinds.items() if kind.parameter}
-    return [use for use in uses if use.op.outputs[0].dtype.is_floating], parameters
+    of_parameters = {reference for reference, kind in kinds.items() if kind.parameter}
+    return [use for use in uses if use.op.outputs[0].dtype.is_floating], of_parameters
 
 
 class _EqualParameters:
@@ -102,7 +102,7 @@ class _EqualParameters:
         self._by_computation: dict[tuple, tf.Tensor] = {}
 
     def add(self, tensor: tf.Tensor) -> None:
-        """Takes note of a parameter; those it is computed from must have been added."""
+        """Records a parameter; those it is computed from must have been added before."""
         op = tensor.op
         key = (op.type, str(op.node_def.attr), tensor.value_index, *map(self._value, op.inputs))
         self._first[tensor.ref()] = self._by_computation.setdefault(key, tensor)

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from infomcr_tf.gradients.network import Network
 
-# What is wrong is wrong by far more, and TF32 products are good to 1e-3.
+# A wrong gradient differs by far more, and TF32 products are accurate to 1e-3.
 _RELATIVE = 1e-2
-# Rounding of gradients that cancel, such as those of biases before a normalisation.
+# Absolute: gradients that cancel, such as those of biases before a normalisation, are rounding.
 _OF_ROW = 1e-5
 
 

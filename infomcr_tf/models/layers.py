@@ -10,7 +10,7 @@ import numpy as np
 # The Torch code of the ResNet, WRN and DenseNet papers runs SpatialBatchNormalization with its
 # defaults: epsilon 1e-5 and momentum 0.1, the weight of the new value. Keras' `momentum` is the
 # weight of the old one.
-from infomcr_tf.arguments import check_integer, check_number
+from infomcr_tf.arguments import check_argument, check_integer
 
 _BATCH_NORM = {"epsilon": 1e-5, "momentum": 0.9}
 
@@ -49,9 +49,9 @@ class Layers:
         self, weight_decay: float, seed: int | None, *, initialization: str = "fan_out"
     ) -> None:
         self._initializers = INITIALIZERS[initialization]
-        self._weight_decay = check_number("weight_decay", weight_decay, minimum=0)
+        self._weight_decay = check_argument("weight_decay", weight_decay)
         if seed is not None:
-            seed = check_integer("seed", seed, minimum=0)
+            seed = check_argument("seed", seed)
         self._seeds = None if seed is None else np.random.default_rng(seed)
 
     def conv(
@@ -141,18 +141,18 @@ def image_input(
         or not all(size is not None and _is_size(size) and size >= 1 for size in channels)
     ):
         raise ValueError(
-            "`input_shape` should be (height, width, channels), without the batch. "
+            "`input_shape` must be (height, width, channels), without the batch. "
             f"Received: input_shape={input_shape!r}"
         )
     if any(side is not None and side < min_size for side in sides):
         raise ValueError(
-            f"`input_shape` should be at least {min_size} x {min_size} pixels for this "
+            f"`input_shape` must be at least {min_size} x {min_size} pixels for this "
             f"architecture. Received: input_shape={shape}. Resize the images, or choose an "
             "architecture with fewer strides."
         )
     check_integer("num_classes", num_classes, minimum=2)
     if not _is_size(num_classes):
-        raise ValueError(f"`num_classes` should be <= {_LARGEST:,}. Received: {num_classes!r}")
+        raise ValueError(f"`num_classes` must be <= {_LARGEST:,}. Received: {num_classes!r}")
     return keras.Input(shape, name="image")
 
 

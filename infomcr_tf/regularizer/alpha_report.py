@@ -9,12 +9,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.arguments import check_integer
+from infomcr_tf.arguments import check_argument
 from infomcr_tf.precision import float32_precision
-from infomcr_tf.regularizer.batches import as_tensors, check_enough, partition, slice_batch
 from infomcr_tf.regularizer.functional_loss import FunctionalLoss
-from infomcr_tf.regularizer.penalty import Perturbation, as_loss, squared_norm, sub_batch_penalty
+from infomcr_tf.regularizer.penalty import (
+    Perturbation,
+    loss_object,
+    squared_norm,
+    sub_batch_penalty,
+)
 from infomcr_tf.regularizer.requirements import check_layers
+from infomcr_tf.regularizer.sub_batches import as_tensors, check_enough, partition, slice_batch
 
 # Below this, a tenth and more of the penalty's gradient is rounding.
 MIN_SIGNAL = 10.0
@@ -83,13 +88,13 @@ def check_alpha(
     Raises:
         ValueError: As `fisher_penalty` does.
     """
-    num_sub_batches = check_integer("num_sub_batches", num_sub_batches, minimum=1)
+    num_sub_batches = check_argument("num_sub_batches", num_sub_batches)
     perturbation = Perturbation(alpha)
     batch = as_tensors((x, y, sample_weight))
     if not model.built:
         model(batch[0])
     check_layers(model, perturbation.estimator)
-    functional = FunctionalLoss(model, as_loss(loss, model))
+    functional = FunctionalLoss(model, loss_object(loss, model))
     check_enough(batch[0], num_sub_batches)
     size = partition(batch[0], num_sub_batches).size
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from infomcr_tf.regularizer.batches import too_small
 from infomcr_tf.regularizer.replicas import read
+from infomcr_tf.regularizer.sub_batches import too_small
 
 
 class LargestBatch(keras.metrics.Metric):
@@ -16,7 +16,7 @@ class LargestBatch(keras.metrics.Metric):
         self.largest = self.add_variable((), initializer="zeros", name="largest", dtype="int32")
 
     def update_state(self, examples: Any) -> None:
-        """Takes the number of examples of a batch."""
+        """Records the number of examples of a batch."""
         self.largest.assign(keras.ops.maximum(self.largest, examples))
 
     def result(self) -> Any:
@@ -39,11 +39,11 @@ class CheckBatchSizes(keras.callbacks.Callback):
         self._largest_batch = largest_batch
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Begins anew."""
+        """Forgets the batches of an earlier training."""
         self._largest_batch.reset_state()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Checks, and begins anew."""
+        """Checks the epoch's batches and forgets them."""
         largest = int(read(self._largest_batch.result()))
         self._largest_batch.reset_state()
         if 0 < largest < self.model.num_sub_batches:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from infomcr_tf.arguments import check_choice, check_number
+from infomcr_tf.arguments import check_argument, check_choice, check_number
 from infomcr_tf.registry import Registry
 from infomcr_tf.regularizer.replicas import read
 
@@ -46,7 +46,7 @@ def register_beta_schedule(
 
 
 def _stages(pattern: str) -> Callable[[int, float], float]:
-    """One digit per stage; the last one stays."""
+    """One digit per stage of the learning rate; the last digit holds for all later stages."""
     return lambda stage, _progress: float(pattern[min(stage, len(pattern) - 1)])
 
 
@@ -99,7 +99,7 @@ class BetaSchedule(keras.callbacks.Callback):
         super().__init__()
         check_choice("schedule", schedule, SCHEDULES)
         self.schedule = schedule
-        self.beta = None if beta is None else check_number("beta", beta, minimum=0)
+        self.beta = None if beta is None else check_argument("beta", beta)
         self._stage = 0
         self._progress = 0.0
         self._level = 0.0
@@ -108,7 +108,7 @@ class BetaSchedule(keras.callbacks.Callback):
             self._level = check_number("initial_learning_rate", initial_learning_rate, above=0)
 
     def set_model(self, model: keras.Model) -> None:
-        """Takes the model, which must have a `beta`."""
+        """Sets the model, which must have a `beta`."""
         if not hasattr(model, "initial_beta"):
             raise TypeError(
                 f"`BetaSchedule` needs a `FisherRegularizedModel`. Received: {type(model).__name__}"
@@ -120,7 +120,7 @@ class BetaSchedule(keras.callbacks.Callback):
         return {"schedule": self.schedule, "stage": self._stage, "level": self._level}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from a state returned by `get_state`.
+        """Resumes from a state returned by `get_state`.
 
         Raises:
             ValueError: If the state belongs to another schedule.

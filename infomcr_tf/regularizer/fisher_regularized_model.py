@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from infomcr_tf.arguments import check_choice, check_integer, check_number
+from infomcr_tf.arguments import check_argument, check_choice, check_integer, check_number
 from infomcr_tf.precision import float32_precision
-from infomcr_tf.regularizer import batches
+from infomcr_tf.regularizer import sub_batches
 from infomcr_tf.regularizer.batch_sizes import CheckBatchSizes, LargestBatch
 from infomcr_tf.regularizer.building import build_before_tracing
 from infomcr_tf.regularizer.data_term import DATA_TERMS, resolve_data_term
@@ -110,13 +110,13 @@ class FisherRegularizedModel(keras.Model):
         check_model(model, FisherRegularizedModel)
         check_choice("data_term", data_term, DATA_TERMS)
         self.model = model
-        self.num_sub_batches = check_integer("num_sub_batches", num_sub_batches, minimum=1)
+        self.num_sub_batches = check_argument("num_sub_batches", num_sub_batches)
         self.data_term = data_term
         self.every = check_integer("every", every, minimum=1)
         self.fraction = check_number("fraction", fraction, above=0, maximum=1)
         self.fuse_plain_steps = fuse_plain_steps
         self.allow_tf32 = allow_tf32
-        self.initial_beta = check_number("beta", beta, minimum=0)
+        self.initial_beta = check_argument("beta", beta)
         self.beta = self.add_weight(
             name="beta",
             dtype="float32",
@@ -276,7 +276,7 @@ class FisherRegularizedModel(keras.Model):
         """
         if read(self.beta) > 0:
             split = kwargs.get("validation_split")
-            batches.check_batches(x, batch_size, self.num_sub_batches, split)
+            sub_batches.check_batches(x, batch_size, self.num_sub_batches, split)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             own = [AverageReplicas(), CheckBatchSizes(self._largest_batch)]
             callbacks = [*own, *keras.tree.flatten(callbacks or [])]
@@ -316,17 +316,28 @@ class FisherRegularizedModel(keras.Model):
         """Whether the penalty is to be applied at this step; a bool where that never changes."""
         return True if self.every == 1 else self.optimizer.iterations % self.every == 0
 
+    def _clean_loss(self, x: Any, y: Any, sample_weight: Any) -> tuple[tf.Tensor, Any]:
+        y_pred = self(x, training=True)
+        loss = self.compute_loss(
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+        )
+        return loss, y_pred
+
     def _step(self, data: Any, active: Any) -> dict[str, tf.Tensor]:
         if not self.trainable_variables:
             return self.plain_step(data)
-        check_layers(self.model, self.perturbation.estimator)  # those made since `compile`, too
-        x, y, sample_weight = batch = batches.as_tensors(keras.utils.unpack_x_y_sample_weight(data))
+        check_layers(self.model, self.perturbation.estimator)  # layers added since `compile` too
+        batch = sub_batches.as_tensors(keras.utils.unpack_x_y_sample_weight(data))
+        x, y, sample_weight = batch
         replicas = self.distribute_strategy.num_replicas_in_sync
         count = self.num_sub_batches // replicas
         finder = StepFinder(
-            self,
             self.model,
             self.perturbation,
+            variables=self.trainable_variables,
+            optimizer=self.optimizer,
+            data_loss=self._compile_loss,
+            clean_loss=self._clean_loss,
             num_sub_batches=count,
             fraction=self.fraction,
             penalty_weight=self.beta * self.every,
@@ -336,8 +347,8 @@ class FisherRegularizedModel(keras.Model):
             offsets=self._offsets,
         )
         term = resolve_data_term(self.data_term, self.model, self.loss, count, batch)
-        step = getattr(finder, term)(batch)
-        examples = batches.batch_size(x)
+        step = finder.batch(batch) if term == "batch" else finder.sub_batches(batch)
+        examples = sub_batches.batch_length(x)
         self._loss_tracker.update_state(step.loss * replicas, sample_weight=examples)
         weight = tf.cast(active, step.penalty.dtype)
         self._penalty_tracker.update_state(step.penalty, sample_weight=weight)

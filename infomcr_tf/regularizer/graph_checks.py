@@ -7,11 +7,33 @@ from typing import Any
 
 import tensorflow as tf
 
-# Enclose the message in TensorFlow's own, longer one.
-START, END = "<infomcr_tf>", "</infomcr_tf>"
+
+class NonFiniteStepError(ValueError):
+    """A training step would leave NaN or infinite weights; it is refused before it changes them."""
+
+    what = "the step"
 
 
-def check_in_graph(condition: tf.Tensor, *message: Any) -> list[tf.Operation]:
+class NonFiniteLossError(NonFiniteStepError):
+    """The loss of a batch is NaN or infinite."""
+
+    what = "the loss"
+
+
+class NonFinitePenaltyError(NonFiniteStepError):
+    """R_alpha or the gradient that it is computed from is NaN or infinite."""
+
+    what = "the penalty"
+
+
+_ERRORS = {error.__name__: error for error in (NonFiniteLossError, NonFinitePenaltyError)}
+# A graph can only raise TensorFlow's own error: the class stands beside the message, between these.
+_START, _END = "<infomcr_tf>", "</infomcr_tf>"
+
+
+def check_in_graph(
+    condition: tf.Tensor, *message: Any, error: type[ValueError] = ValueError
+) -> list[tf.Operation]:
     """Checks `condition`; returns the control inputs for what must not happen otherwise.
 
     XLA drops such checks.
@@ -19,25 +41,29 @@ def check_in_graph(condition: tf.Tensor, *message: Any) -> list[tf.Operation]:
     Args:
         condition: A boolean scalar.
         *message: Texts and scalar tensors, joined.
+        error: What to raise, here or in `graph_errors_as_value_errors`.
 
     Raises:
-        ValueError: If TensorFlow executes eagerly and `condition` is false.
+        ValueError: If TensorFlow executes eagerly and `condition` is false: an `error`.
     """
     if not tf.executing_eagerly():
-        return [tf.debugging.Assert(condition, [START, *message, END])]
+        marked = [_START, error.__name__, *message, _END]
+        return [tf.debugging.Assert(condition, marked)]
     if not condition:
-        raise ValueError("".join(m if isinstance(m, str) else str(m.numpy()) for m in message))
+        raise error("".join(m if isinstance(m, str) else str(m.numpy()) for m in message))
     return []
 
 
 @contextmanager
 def graph_errors_as_value_errors() -> Iterator[None]:
-    """Raises a failed `check_in_graph` as a `ValueError` with its message alone."""
+    """Raises a failed `check_in_graph` as its own error, with its message alone."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        found = re.search(rf"\[{START}\] \[(.*?)\] \[{END}\]", str(error), re.DOTALL)
+        pattern = rf"\[{_START}\] \[(\w+)\] \[(.*?)\] \[{_END}\]"
+        found = re.search(pattern, str(error), re.DOTALL)
         if found is None:
             raise
-        # TensorFlow escapes quotes
-        raise ValueError(found[1].replace("] [", "").replace("\\'", "'")) from None
+        # TensorFlow escapes quotes.
+        message = found[2].replace("] [", "").replace("\\'", "'")
+        raise _ERRORS.get(found[1], ValueError)(message) from None

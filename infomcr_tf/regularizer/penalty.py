@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from infomcr_tf.arguments import check_choice, check_integer, check_number
-from infomcr_tf.regularizer.batches import as_tensors, check_enough, partition, slice_batch
+from infomcr_tf.arguments import check_argument, check_choice
 from infomcr_tf.regularizer.functional_loss import (
     Evaluation,
     FunctionalLoss,
@@ -17,6 +16,7 @@ from infomcr_tf.regularizer.functional_loss import (
     times,
 )
 from infomcr_tf.regularizer.requirements import check_layers, check_outputs
+from infomcr_tf.regularizer.sub_batches import as_tensors, check_enough, partition, slice_batch
 
 ESTIMATORS = ("finite_difference", "hessian_vector")
 DIRECTIONS = ("descent", "ascent")
@@ -41,7 +41,7 @@ class Perturbation:
 
     def __post_init__(self) -> None:
         # As a plain float, for `get_config`.
-        object.__setattr__(self, "size", check_number("alpha", self.size, above=0))
+        object.__setattr__(self, "size", check_argument("alpha", self.size))
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_choice("direction", self.direction, DIRECTIONS)
 
@@ -286,7 +286,7 @@ def fisher_penalty(
         ValueError: If an argument is out of range, the batch has fewer than M examples, or the
             model cannot be regularised, as for `FisherRegularizedModel.compile`.
     """
-    num_sub_batches = check_integer("num_sub_batches", num_sub_batches, minimum=1)
+    num_sub_batches = check_argument("num_sub_batches", num_sub_batches)
     perturbation = Perturbation(alpha, estimator, direction)
     batch = as_tensors((x, y, sample_weight))
     if not model.built:
@@ -295,7 +295,7 @@ def fisher_penalty(
     with tf.control_dependencies(check_enough(batch[0], num_sub_batches)):
         count, size = partition(batch[0], num_sub_batches)
     means = mean_over_sub_batches(
-        FunctionalLoss(model, as_loss(loss, model)),
+        FunctionalLoss(model, loss_object(loss, model)),
         batch,
         perturbation,
         count=count,
@@ -316,7 +316,7 @@ class _MeanLoss(keras.losses.Loss):
         return self.function(y_true, y_pred)
 
 
-def as_loss(loss: str | keras.losses.Loss | Callable, model: keras.Model) -> keras.losses.Loss:
+def loss_object(loss: str | keras.losses.Loss | Callable, model: keras.Model) -> keras.losses.Loss:
     """Turns a loss's name or function into the object that `compile` would make of it."""
     loss = keras.losses.get(loss)
     if isinstance(loss, keras.losses.Loss):

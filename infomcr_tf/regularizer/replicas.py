@@ -10,6 +10,15 @@ import tensorflow as tf
 from infomcr_tf.regularizer.data_term import MEAN_REDUCTIONS, synchronized_layers
 
 
+def check_divisible(num_sub_batches: int, replicas: int) -> None:
+    """Raises `ValueError` unless every replica can have as many of the M sub-batches."""
+    if num_sub_batches % replicas:
+        raise ValueError(
+            "`num_sub_batches` must be divisible by the number of replicas. "
+            f"Received: num_sub_batches={num_sub_batches}, replicas={replicas}"
+        )
+
+
 def check_strategy(
     strategy: tf.distribute.Strategy,
     model: keras.Model,
@@ -30,11 +39,7 @@ def check_strategy(
         ValueError: With the name of the argument to change.
     """
     replicas = strategy.num_replicas_in_sync
-    if model.num_sub_batches % replicas:
-        raise ValueError(
-            "`num_sub_batches` must be divisible by the number of replicas. "
-            f"Received: num_sub_batches={model.num_sub_batches}, replicas={replicas}"
-        )
+    check_divisible(model.num_sub_batches, replicas)
     if jit_compile:
         raise ValueError(
             "`jit_compile` must be False under a distribution strategy. Received: jit_compile=True"
@@ -92,7 +97,7 @@ def per_example_values(data_loss: Any) -> Iterator[None]:
         yield
     finally:
         for loss in losses:
-            vars(loss).pop("call", None)  # another replica's thread may have been here
+            vars(loss).pop("call", None)  # another replica's thread may have restored them already
 
 
 def read(variable: keras.Variable | tf.Tensor) -> float:
@@ -108,11 +113,11 @@ class AverageReplicas(keras.callbacks.Callback):
     """
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Before validation."""
+        """Averages before validation."""
         self._average()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Before callbacks that save."""
+        """Averages before other callbacks save the model."""
         self._average()
 
     def _average(self) -> None:

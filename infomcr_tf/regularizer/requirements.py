@@ -39,17 +39,21 @@ def _is_overridden(model: type, method: str) -> bool:
     return not definer.__module__.startswith("keras.")
 
 
+def is_precise_enough(dtype: str, estimator: str) -> bool:
+    """Whether the penalty's gradient can be computed in a network of this dtype.
+
+    Casting `w - alpha g_i` to float16 or bfloat16 rounds the displacement away. "hessian_vector"
+    has no displacement and works in bfloat16; in float16 the gradients underflow.
+    """
+    return dtype not in LOW_PRECISION or (dtype == "bfloat16" and estimator == "hessian_vector")
+
+
 def check_layers(model: keras.Model, estimator: str) -> None:
     """Refuses layers that cannot be evaluated in sub-batches or at displaced weights.
 
-    Casting `w - alpha g_i` to float16 or bfloat16 rounds the displacement away, and so does
-    quantisation. "hessian_vector" has no displacement and works in bfloat16; in float16 the
-    gradients underflow.
-
     Raises:
-        ValueError: Naming the layer.
+        ValueError: Naming a layer that is quantised or not `is_precise_enough`.
     """
-    allowed = ("bfloat16",) if estimator == "hessian_vector" else ()
     for layer in model._flatten_layers():
         quantized = getattr(layer.dtype_policy, "quantization_mode", None)
         if quantized is not None:
@@ -58,7 +62,7 @@ def check_layers(model: keras.Model, estimator: str) -> None:
                 "to nothing, and scales are no weights to take a gradient's norm of. Train the "
                 f"model before `quantize`. Received: layer {layer.name!r} in {quantized}"
             )
-        if layer.compute_dtype in LOW_PRECISION and layer.compute_dtype not in allowed:
+        if not is_precise_enough(layer.compute_dtype, estimator):
             raise ValueError(
                 "The finite difference needs float32: in a shorter format the step `alpha * g` "
                 "rounds to nothing. Use `keras.config.set_dtype_policy('float32')` before building "

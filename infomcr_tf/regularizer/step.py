@@ -8,7 +8,6 @@ import keras
 import tensorflow as tf
 
 from infomcr_tf.normalization_kernels import normalization_kernels
-from infomcr_tf.regularizer.batches import batch_size, partition, roll, slice_batch
 from infomcr_tf.regularizer.functional_loss import (
     FunctionalLoss,
     add,
@@ -16,8 +15,13 @@ from infomcr_tf.regularizer.functional_loss import (
     flat_outputs,
     times,
 )
-from infomcr_tf.regularizer.graph_checks import check_in_graph
+from infomcr_tf.regularizer.graph_checks import (
+    NonFiniteLossError,
+    NonFinitePenaltyError,
+    check_in_graph,
+)
 from infomcr_tf.regularizer.penalty import PenaltyMeans, Perturbation, mean_over_sub_batches
+from infomcr_tf.regularizer.sub_batches import batch_length, partition, roll, slice_batch
 
 
 class Step(NamedTuple):
@@ -48,9 +52,12 @@ class StepFinder:
     """Finds the gradients of Eq. 7 for the batches of one compiled model.
 
     Args:
-        trainer: The wrapper, compiled; its `compute_loss` gives the clean loss.
         model: The wrapped model, built.
         perturbation: How the weights are moved.
+        variables: Those that `Step.gradients` belong to.
+        optimizer: Scales the losses and counts the steps.
+        data_loss: The compiled loss, (y, y_pred, sample_weight) -> L; without `model.losses`.
+        clean_loss: (x, y, sample_weight) -> the loss as Keras computes it, and y_pred.
         num_sub_batches: M / R, the sub-batches of one replica.
         fraction: Share of them to compute the penalty from.
         penalty_weight: The scalar that multiplies R_alpha.
@@ -60,10 +67,13 @@ class StepFinder:
 
     def __init__(
         self,
-        trainer: keras.Model,
         model: keras.Model,
         perturbation: Perturbation,
         *,
+        variables: list[keras.Variable],
+        optimizer: keras.Optimizer,
+        data_loss: Callable[..., tf.Tensor],
+        clean_loss: Callable[..., tuple[tf.Tensor, Any]],
         num_sub_batches: int,
         fraction: float,
         penalty_weight: tf.Tensor,
@@ -71,23 +81,21 @@ class StepFinder:
         fused: bool,
         offsets: keras.random.SeedGenerator | None,
     ) -> None:
-        self.trainer = trainer
         self.model = model
         self.perturbation = perturbation
+        self.variables = variables
+        self.optimizer = optimizer
+        self.data_loss = data_loss
+        self.clean_loss = clean_loss
         self.num_sub_batches = num_sub_batches
         self.fraction = fraction
         self.penalty_weight = penalty_weight
         self.active = active
         self.kernels = normalization_kernels if fused else nullcontext
         self.offsets = offsets
-        self.loss = FunctionalLoss(model, trainer._compile_loss)
+        self.loss = FunctionalLoss(model, data_loss)
         self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._reached: set[int] = set()
-
-    @property
-    def variables(self) -> list[keras.Variable]:
-        """The variables that `Step.gradients` belong to."""
-        return self.trainer.trainable_variables
 
     def for_optimizer(self, step: Step) -> list[tuple[tf.Tensor | None, keras.Variable]]:
         """Gradients with their variables; `None`, as in Keras, where the loss does not reach."""
@@ -98,13 +106,9 @@ class StepFinder:
 
     def plain(self, batch: tuple[Any, Any, Any]) -> Step:
         """The step of `keras.Model`."""
-        x, y, sample_weight = batch
         with self.kernels(self.model), tf.GradientTape() as tape:
-            y_pred = self.trainer(x, training=True)
-            loss = self.trainer.compute_loss(
-                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
-            )
-            scaled = self.trainer.optimizer.scale_loss(loss)
+            loss, y_pred = self.clean_loss(*batch)
+            scaled = self.optimizer.scale_loss(loss)
         zero = tf.zeros([], loss.dtype)
         return Step(loss, y_pred, self._gradients(tape, scaled), zero, zero)
 
@@ -155,12 +159,12 @@ class StepFinder:
         count, size = self._used(batch)
         used = count * size
         means = self._means(
-            cut, count=count, size=size, data_weight=(used, batch_size(batch[0])), collect=True
+            cut, count=count, size=size, data_weight=(used, batch_length(batch[0])), collect=True
         )
         means = self._add_rest(means, cut, used)
         outputs = means.outputs if offset is None else roll(means.outputs, -offset)
         loss, gradients = self._add_weight_regularization(
-            self.trainer._compile_loss(y, self.loss.pack(outputs), sample_weight),
+            self.data_loss(y, self.loss.pack(outputs), sample_weight),
             self._scaled(means.gradient),
         )
         with tf.control_dependencies(self._check_finite(loss, means)):
@@ -186,12 +190,13 @@ class StepFinder:
 
     def _check_finite(self, loss: tf.Tensor, means: PenaltyMeans) -> list[tf.Operation]:
         """Checks first the loss, then the penalty; returns the control inputs of the update."""
-        where = (" is not finite at step ", tf.convert_to_tensor(self.trainer.optimizer.iterations))
+        where = (" is not finite at step ", tf.convert_to_tensor(self.optimizer.iterations))
         finite = tf.reduce_all(tf.math.is_finite(loss)) & tf.math.is_finite(means.loss)
         check = check_in_graph(
             finite,
             *("The loss", *where, ": on average ", means.loss, " over the sub-batches. "),
             "Lower the learning rate, or check the data for NaN.",
+            error=NonFiniteLossError,
         )
         with tf.control_dependencies(check):
             finite = tf.math.is_finite(means.penalty) & tf.math.is_finite(means.squared_norm)
@@ -201,11 +206,12 @@ class StepFinder:
             *(", mean squared gradient norm = ", means.squared_norm),
             ". Lower the learning rate or `beta`, or start the penalty later "
             "(`BetaSchedule('after-first-drop')`).",
+            error=NonFinitePenaltyError,
         )
 
     def _add_rest(self, means: PenaltyMeans, batch: Any, used: Any) -> PenaltyMeans:
         """Adds the clean loss of the examples that no sub-batch of the penalty holds."""
-        total = batch_size(batch[0])
+        total = batch_length(batch[0])
         rest = total - used
 
         def with_rest() -> PenaltyMeans:
@@ -229,7 +235,7 @@ class StepFinder:
 
     def _scaled(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         """Scales gradients of local means as the optimizer expects them."""
-        scale = self.trainer.optimizer.scale_loss(tf.constant(1.0 / self.replicas))
+        scale = self.optimizer.scale_loss(tf.constant(1.0 / self.replicas))
         return [times(scale, g) for g in gradients]
 
     def _add_weight_regularization(
@@ -241,12 +247,12 @@ class StepFinder:
         with tf.GradientTape() as tape:
             terms = [tf.cast(v.regularizer(v), loss.dtype) for v in regularized]
             added = tf.add_n(terms) / self.replicas
-            scaled = self.trainer.optimizer.scale_loss(added)
+            scaled = self.optimizer.scale_loss(added)
         return loss + added, add(gradients, self._gradients(tape, scaled))
 
     def _offset(self, batch: tuple[Any, Any, Any]) -> tf.Tensor:
         """Where to begin cutting, drawn so that every example has the same chance to be used."""
-        return keras.random.randint((), 0, batch_size(batch[0]), seed=self.offsets)
+        return keras.random.randint((), 0, batch_length(batch[0]), seed=self.offsets)
 
     @staticmethod
     def _logged(means: PenaltyMeans, dtype: tf.DType) -> dict[str, tf.Tensor]:

@@ -17,11 +17,17 @@ from infomcr_tf.training.run_folder import DamagedRunError, RunFolder
 from infomcr_tf.training.state import all_variables, variables_without
 from infomcr_tf.training.workers import Workers
 
-# What a file that is not as it was written leads to.
+# What reading a damaged file may raise.
 _DAMAGES = (
-    ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, RecursionError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OSError,
+    EOFError,
+    RecursionError,
     zipfile.BadZipFile,
-)  # fmt: skip
+)
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -139,7 +145,7 @@ class Checkpoint(keras.callbacks.Callback):
                 self._remembering[name].set_state(state)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes the epoch."""
+        """Remembers which epoch has begun."""
         if epoch != self.position.epoch:
             self.position = Position(epoch)
 

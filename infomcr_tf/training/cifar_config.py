@@ -4,9 +4,7 @@ import dataclasses
 
 from infomcr_tf.command_line.options import option, required
 from infomcr_tf.data import AUGMENTATIONS, DATASETS, NORMALIZATIONS
-from infomcr_tf.training.config import ResolvedConfig, TrainConfig
-
-_DATA = "data"
+from infomcr_tf.training.config import DATA_GROUP, ResolvedConfig, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,48 +15,26 @@ class CifarConfig(TrainConfig):
         ValueError: if a value is out of range, or two values exclude each other.
     """
 
-    dataset: str = option("cifar10", "Data set.", group=_DATA, choices=DATASETS)
-    data_dir: str | None = option(
-        None,
-        "Folder of the data sets prepared by tensorflow-datasets.",
-        group=_DATA,
-        changeable=True,
-        identifies=False,
-    )
-    train_size: int | None = option(
-        None,
-        "Random subset of the training images (default: all that the validation set leaves).",
-        group=_DATA,
-        minimum=1,
-    )
-    validation_size: int = option(
-        0,
-        "Training images held out; the paper chooses beta with 5000.",
-        group=_DATA,
-        minimum=0,
-    )
+    dataset: str = option("cifar10", "Data set.", group=DATA_GROUP, choices=DATASETS)
     confusion_size: int = option(
-        0,
-        "Further training images with random labels (Scenario I).",
-        group=_DATA,
-        minimum=0,
+        0, "Further training images with random labels (Scenario I).", group=DATA_GROUP
     )
     nested_sets: bool = option(
         True,
         "Let runs with sets of different sizes share their images; otherwise every size has its "
         "own.",
-        group=_DATA,
+        group=DATA_GROUP,
     )
     augmentation: str | None = option(
         None,
         "Augmentation of section 7.1 (default: 4-crop-f; digits: no-aug).",
-        group=_DATA,
+        group=DATA_GROUP,
         choices=AUGMENTATIONS,
     )
     normalization: str = option(
         "computed",
         "Channel means and stds: of the training images, or CIFAR's constants.",
-        group=_DATA,
+        group=DATA_GROUP,
         choices=NORMALIZATIONS,
     )
 

@@ -38,14 +38,16 @@ class CifarData(RunData):
         Raises:
             ValueError: if it cannot be had, or the sizes do not fit.
         """
-        splits = data.split_dataset(
-            _load_dataset(config.dataset, config.data_dir),
-            train_size=config.train_size,
-            validation_size=config.validation_size,
-            confusion_size=config.confusion_size,
-            nested=config.nested_sets,
-            seed=config.seed,
-        )
+        dataset = _load_dataset(config.dataset, config.data_dir)
+        with config.named_as_flags():
+            splits = data.split_dataset(
+                dataset,
+                train_size=config.train_size,
+                validation_size=config.validation_size,
+                confusion_size=config.confusion_size,
+                nested=config.nested_sets,
+                seed=config.seed,
+            )
         normalization = data.make_normalization(config.normalization, splits.train.images)
         return cls(splits, normalization, config.seed)
 

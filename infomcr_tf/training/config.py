@@ -7,14 +7,19 @@ import math
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from infomcr_tf.command_line.options import Options, option, required
+from infomcr_tf.data.order import check_batch_fits
 from infomcr_tf.models import ARCHITECTURES, Recipe
 from infomcr_tf.regularizer import DATA_TERMS, SCHEDULES
 from infomcr_tf.regularizer.penalty import ESTIMATORS
+from infomcr_tf.regularizer.replicas import check_divisible
+from infomcr_tf.regularizer.requirements import is_precise_enough
+from infomcr_tf.regularizer.sub_batches import check_batch_size
 from infomcr_tf.training.interval import Interval
 from infomcr_tf.training.learning_rate import LEARNING_RATE_SCHEDULES, drop_epochs
 from infomcr_tf.training.nonfinite import ON_NONFINITE
 from infomcr_tf.training.stopping import STOPPING_RULES
 
+DATA_GROUP = "data"
 TRAINING_GROUP = "model and optimisation (default: the architecture's own recipe)"
 _PENALTY = "regulariser (section 6, Algorithm 1)"
 _RUN = "run"
@@ -24,7 +29,7 @@ Training = TypeVar("Training", bound="TrainConfig")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(Options):
-    """What every training run is asked for besides its data; None stands for the recipe's value.
+    """What every training run is asked for whatever its data; None stands for the recipe's value.
 
     The fields' own descriptions are what `--help` prints.
 
@@ -33,17 +38,30 @@ class TrainConfig(Options):
     """
 
     resolved_class: ClassVar[type[ResolvedConfig]]
-    if TYPE_CHECKING:  # every kind of data has its own
-        data_dir: str | None
-        train_size: int | None
-        validation_size: int
+
+    data_dir: str | None = option(
+        None,
+        "Folder of the data sets prepared by tensorflow-datasets (default: its own, "
+        "~/tensorflow_datasets).",
+        group=DATA_GROUP,
+        changeable=True,
+        identifies=False,
+    )
+    train_size: int | None = option(
+        None,
+        "Random subset of the training images (default: all that the validation set leaves).",
+        group=DATA_GROUP,
+    )
+    validation_size: int = option(
+        0, "Training images held out, to choose beta with (the paper: 5000).", group=DATA_GROUP
+    )
 
     model: str = option("resnet20", "Architecture.", group=TRAINING_GROUP, choices=ARCHITECTURES)
     epochs: int | None = option(
         None, "Passes over the training images.", group=TRAINING_GROUP, minimum=1
     )
     batch_size: int | None = option(
-        None, "Images in a batch, over all devices.", group=TRAINING_GROUP, minimum=1
+        None, "Images in a batch, over all devices.", group=TRAINING_GROUP
     )
     learning_rate: float | None = option(
         None, "Initial learning rate of SGD.", group=TRAINING_GROUP, above=0
@@ -61,21 +79,14 @@ class TrainConfig(Options):
         minimum=1,
     )
     weight_decay: float | None = option(
-        None,
-        "wd of (wd/2)||w||^2 over all trainable weights.",
-        group=TRAINING_GROUP,
-        minimum=0,
+        None, "wd of (wd/2)||w||^2 over all trainable weights.", group=TRAINING_GROUP
     )
     momentum: float | None = option(
         None, "Momentum of SGD.", group=TRAINING_GROUP, minimum=0, below=1
     )
     nesterov: bool | None = option(None, "Nesterov momentum.", group=TRAINING_GROUP)
     label_smoothing: float = option(
-        0.0,
-        "Label smoothing of the training loss.",
-        group=TRAINING_GROUP,
-        minimum=0,
-        below=1,
+        0.0, "Label smoothing of the training loss.", group=TRAINING_GROUP, minimum=0, below=1
     )
     target_loss: float | None = option(
         None,
@@ -109,11 +120,9 @@ class TrainConfig(Options):
         group=_PENALTY,
         choices=SCHEDULES,
     )
-    alpha: float = option(1e-4, "Length factor of the finite difference.", group=_PENALTY, above=0)
-    beta: float = option(10.0, "Weight of the penalty.", group=_PENALTY, minimum=0)
-    num_sub_batches: int = option(
-        8, "M, sub-batches of a batch, over all devices.", group=_PENALTY, minimum=1
-    )
+    alpha: float = option(1e-4, "Length factor of the finite difference.", group=_PENALTY)
+    beta: float = option(10.0, "Weight of the penalty.", group=_PENALTY)
+    num_sub_batches: int = option(8, "M, sub-batches of a batch, over all devices.", group=_PENALTY)
     data_term: str = option(
         "auto",
         "Whether L(B, w) is one pass over the batch or the mean over the sub-batches.",
@@ -135,11 +144,7 @@ class TrainConfig(Options):
     )
 
     seed: int = option(
-        0,
-        "Of initialisation, subset, order and augmentation.",
-        group=_RUN,
-        minimum=0,
-        identifies=False,
+        0, "Of initialisation, subset, order and augmentation.", group=_RUN, identifies=False
     )
     run_dir: str | None = option(
         None,
@@ -218,8 +223,9 @@ class TrainConfig(Options):
         self._check_precision()
 
     def _check_precision(self) -> None:
-        penalty = self.regularize != "never" and self.estimator == "finite_difference"
-        if self.mixed_precision and penalty:
+        if not self.mixed_precision or self.regularize == "never":
+            return
+        if not is_precise_enough("bfloat16", self.estimator):
             raise ValueError(
                 "`--mixed-precision` cannot be used with the finite difference, whose step alpha * "
                 "g bfloat16 rounds to nothing. Pass --estimator hessian_vector or --regularize "
@@ -283,7 +289,7 @@ class TrainConfig(Options):
         batch_size = self.batch_size or self.recipe.batch_size
         if batch_size % num_replicas:
             raise ValueError(
-                f"`--batch-size` should be divisible by the number of devices, {num_replicas}. "
+                f"`--batch-size` must be divisible by the number of devices, {num_replicas}. "
                 f"Received: {batch_size}"
             )
         if self.jit_compile and num_replicas > 1:
@@ -293,16 +299,9 @@ class TrainConfig(Options):
             )
         if self.regularize == "never":
             return
-        if batch_size < self.num_sub_batches:
-            raise ValueError(
-                "`--batch-size` should be at least `--num-sub-batches`. Received: "
-                f"{batch_size} < {self.num_sub_batches}. Pass a larger batch or fewer sub-batches."
-            )
-        if self.num_sub_batches % num_replicas:
-            raise ValueError(
-                "`--num-sub-batches` should be divisible by the number of devices, "
-                f"{num_replicas}. Received: {self.num_sub_batches}"
-            )
+        with self.named_as_flags():
+            check_batch_size(batch_size, self.num_sub_batches)
+            check_divisible(self.num_sub_batches, num_replicas)
         self._check_penalty_starts()
 
     def resolve(self, num_images: int) -> ResolvedConfig:
@@ -319,11 +318,8 @@ class TrainConfig(Options):
         """
         recipe = self.recipe
         batch_size = self.batch_size or recipe.batch_size
-        if batch_size > num_images:
-            raise ValueError(
-                f"`--batch-size` should be at most the number of training images, {num_images}. "
-                f"Received: {batch_size}. Pass a smaller --batch-size."
-            )
+        with self.named_as_flags():
+            check_batch_fits(batch_size, num_images)
         values = {
             "batch_size": batch_size,
             "epochs": recipe.num_epochs(num_images // batch_size),
@@ -350,7 +346,7 @@ class TrainConfig(Options):
         waits = self.schedule == "recipe" and self.regularize == "after-first-drop"
         if waits and first >= self.epochs:
             raise ValueError(
-                f"`--epochs` should be at least {first + 1} for --regularize after-first-drop: the "
+                f"`--epochs` must be at least {first + 1} for --regularize after-first-drop: the "
                 f"learning rate first falls after epoch {first}. Received: {self.epochs}. Pass "
                 "more epochs or --regularize always."
             )

@@ -85,7 +85,7 @@ def loss_up_to(
     for images, labels in batches:
         logits = np.asarray(logits_of(images), np.float64)
         total += _losses(logits, labels.numpy()).sum()
-        if not total / num_examples <= limit:  # also NaN
+        if not total / num_examples <= limit:  # NaN is not at most anything
             break
     if workers is not None:
         total = workers.sum(total)
@@ -105,7 +105,7 @@ class Validation(keras.callbacks.Callback):
         self._measure = measure
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Measures."""
+        """Adds the measurements to the epoch's logs."""
         if logs is not None:
             logs.update(self._measure())
 

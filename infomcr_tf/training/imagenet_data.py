@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from infomcr_tf.data import WHOLE, Examples, Shard, imagenet, shuffled_positions
 from infomcr_tf.data.order import START, Position
+from infomcr_tf.data.splits import check_parts_fit
 from infomcr_tf.training.config import ResolvedConfig
 from infomcr_tf.training.imagenet_config import ImageNetConfig
 from infomcr_tf.training.run_data import RunData, draw_number
@@ -101,10 +102,7 @@ def _split(num_images: int, config: ImageNetConfig) -> tuple[np.ndarray, np.ndar
     """Positions of the training and of the held-out images, increasing."""
     held_out = config.validation_size
     train_size = config.train_size or max(num_images - held_out, 1)
-    if train_size + held_out > num_images:
-        raise ValueError(
-            "`--train-size` + `--validation-size` should be at most the number of training images, "
-            f"{num_images}. Received: {train_size} + {held_out}"
-        )
+    with config.named_as_flags():
+        check_parts_fit(num_images, train_size, held_out)
     order = shuffled_positions(num_images, config.seed)
     return np.sort(order[:train_size]), np.sort(order[num_images - held_out :])

@@ -20,7 +20,7 @@ class Interval:
         found = re.fullmatch(r"([0-9]{1,9})(s?)", text)
         if not found or int(found[1]) < 1:
             raise ValueError(
-                "`--save-every` should be a number of steps, such as 200, or of seconds, such as "
+                "`--save-every` must be a number of steps, such as 200, or of seconds, such as "
                 f"300s. Received: {text!r}"
             )
         self._amount = int(found[1])
@@ -28,7 +28,7 @@ class Interval:
         self.begin()
 
     def begin(self) -> None:
-        """Begins anew: the state has just been saved."""
+        """Starts counting again: the state has just been saved."""
         self._steps = 0
         self._since = time.monotonic()
 

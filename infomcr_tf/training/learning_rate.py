@@ -56,9 +56,13 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
     def __init__(self, learning_rate: float, patience: int) -> None:
         super().__init__(
-            monitor="cross_entropy", mode="min", factor=0.1, patience=patience,
-            min_delta=PLATEAU_MIN_DELTA, min_lr=PLATEAU_LOWEST * learning_rate,
-        )  # fmt: skip
+            monitor="cross_entropy",
+            mode="min",
+            factor=0.1,
+            patience=patience,
+            min_delta=PLATEAU_MIN_DELTA,
+            min_lr=PLATEAU_LOWEST * learning_rate,
+        )
         self.ended_with: float | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -69,18 +73,18 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes the epoch's loss and logs its learning rate."""
-        assert logs is not None  # the training loop gives them
+        assert logs is not None  # the training loop always passes logs
         self.ended_with = logs[self.monitor]
         logs["learning_rate"] = read(self.model.optimizer.learning_rate)
 
     def get_state(self) -> dict[str, Any]:
-        """What it remembers, as JSON values."""
+        """Returns what must be kept to resume, as JSON values."""
         values = {name: getattr(self, name) for name in self._REMEMBERED}
         # Before the first epoch has ended, there is no best value yet.
         return {name: None if value is None else float(value) for name, value in values.items()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from `get_state`'s answer; call it after `on_train_begin`."""
+        """Resumes from what `get_state` returned; call it after `on_train_begin`."""
         for name in self._REMEMBERED:
             setattr(self, name, state[name])
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from infomcr_tf.regularizer.graph_checks import NonFiniteStepError
 from infomcr_tf.training.state import all_variables, metric_variables, model_variables
 
 ON_NONFINITE = ("stop", "skip")
@@ -55,16 +56,16 @@ class NonFiniteGuard:
         return {"row": self._in_row, "epoch": self._in_epoch, "all": self.skipped}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes on counting from `get_state`'s answer."""
+        """Resumes counting from what `get_state` returned."""
         self._in_row, self._in_epoch, self.skipped = state["row"], state["epoch"], state["all"]
 
     @property
     def counts(self) -> bool:
-        """Whether the number of skipped steps belongs into the results."""
+        """Whether the results state the number of skipped steps."""
         return self._skip or self.skipped > 0
 
     def watch(self, model: keras.Model) -> None:
-        """Looks after this model, whose metrics have been built."""
+        """Sets the model whose steps are checked; its metrics must have been built."""
         self._model = model
         watched = metric_variables(model) | {_GRADIENT: model_variables(model)}
         self._are_finite = _finiteness(watched)
@@ -93,12 +94,8 @@ class NonFiniteGuard:
         try:
             logs = make()
             what = self._what_is_not_finite()
-        except ValueError as error:
-            # The regulariser's own check, before it changes the weights.
-            cause, found, _ = str(error).partition(" is not finite at step ")
-            if not found:
-                raise
-            what = cause[0].lower() + cause[1:]
+        except NonFiniteStepError as error:  # the regulariser's own check
+            what = error.what
         if what is None:
             self._in_row = 0
             return logs
@@ -108,7 +105,7 @@ class NonFiniteGuard:
         self._in_row += 1
         self._in_epoch += 1
         self.skipped += 1
-        assert before is not None  # read above
+        assert before is not None  # it was read above where steps are skipped
         self._write(before)
         if self._in_row >= self._patience:
             raise NonFiniteError(f"{message} Before it, {self._in_row - 1} steps were skipped")

@@ -1,4 +1,4 @@
-"""What the network of a run is worth as it is: measured while it trains, and written down."""
+"""Losses and errors of a run's network at its present weights, measured and written down."""
 
 import functools
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class Outcome:
         return model, logits_function(model)
 
     def _now(self) -> tuple[keras.Model, Callable[[tf.Tensor], tf.Tensor]]:
-        """The copy with the weights as they are, and its logits."""
+        """A float32 copy of the network with its present weights, and its logits."""
         self._copy[0].set_weights(self._weights())
         return self._copy
 
@@ -92,7 +92,7 @@ class Outcome:
     def write(
         self, folder: RunFolder | None, *, progress: bool = False, **more: Any
     ) -> dict[str, Any]:
-        """Saves the model and what it is worth, which completes a run folder.
+        """Saves the model and its losses and errors, which completes a run folder.
 
         Args:
             folder: None in a worker that is not the chief, which takes part in the evaluation.

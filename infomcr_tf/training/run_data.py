@@ -107,7 +107,7 @@ def draw_number(number: int | None, available: int) -> int:
     """
     if number is not None and number > available:
         raise ValueError(
-            f"`--num-images` should be at most the number of training images, {available}. "
+            f"`--num-images` must be at most the number of training images, {available}. "
             f"Received: {number}"
         )
     return available if number is None else number

@@ -97,7 +97,7 @@ class RunFolder:
         """
         path = Path(path)
         if path.exists() and not path.is_dir():
-            raise ValueError(f"`--run-dir` should be a folder. Received: {path}, which is a file.")
+            raise ValueError(f"`--run-dir` must be a folder. Received: {path}, which is a file.")
         if not path.is_dir():
             return
         if any(map(is_content, path.iterdir())) and not (path / "config.json").exists():

@@ -1,4 +1,4 @@
-"""On what a run trains: one device, several GPUs, logical CPU devices, several machines."""
+"""The devices that a run trains on: one, several GPUs, logical CPU devices, several machines."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ def _use_gpus(gpus: int) -> None:
     visible = tf.config.list_physical_devices("GPU")
     if len(visible) < gpus:
         raise ValueError(
-            f"`--gpus` should be at most the number of GPUs that TensorFlow sees, {len(visible)} "
+            f"`--gpus` must be at most the number of GPUs that TensorFlow sees, {len(visible)} "
             f"({', '.join(gpu.name for gpu in visible) or 'none'}). Received: {gpus}. Pass "
             "--gpus 0 for the CPU, or find out why with TF_CPP_MIN_LOG_LEVEL=0 (driver, "
             "CUDA_VISIBLE_DEVICES, tensorflow[and-cuda])."
@@ -82,7 +82,7 @@ def _check_tf_config(text: str) -> None:
         suitable = False
     if not suitable:
         raise ValueError(
-            'The environment variable TF_CONFIG should be {"cluster": {"worker": ["HOST:PORT", ...'
+            'The environment variable TF_CONFIG must be {"cluster": {"worker": ["HOST:PORT", ...'
             ']}, "task": {"type": "worker", "index": I}} with I below the number of workers. '
             f"Received: {text[:200]}"
         )
@@ -99,7 +99,7 @@ def _logical_cpus(number: int) -> list[str]:
     names = [device.name for device in tf.config.list_logical_devices("CPU")]
     if len(names) < number:
         raise ValueError(
-            f"`--virtual-devices` should be at most the {len(names)} logical CPU devices that "
+            f"`--virtual-devices` must be at most the {len(names)} logical CPU devices that "
             f"TensorFlow has started with. Received: {number}"
         )
     return names[:number]

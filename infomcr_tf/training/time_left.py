@@ -32,11 +32,11 @@ class TimeLeft(keras.callbacks.Callback):
         self._said = False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Notes which it is."""
+        """Remembers the epoch."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Counts the steps after the first, and says it where they take long."""
+        """Counts the steps after the first, and prints the line where they take long."""
         if self._said:
             return
         if self._first_step is None:
@@ -48,7 +48,7 @@ class TimeLeft(keras.callbacks.Callback):
             self._say((self._epochs - self._epoch) * of_epoch - batch - 1)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Says it where the first epoch was short."""
+        """Prints the line after a first epoch that was short."""
         if not self._said and self._steps:
             of_epoch = (self.params or {}).get("steps") or self._steps + 1
             self._say((self._epochs - epoch - 1) * of_epoch)

@@ -42,7 +42,7 @@ class Workers:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this one writes the run folder and speaks."""
+        """Whether this process writes the run folder and prints."""
         return self.shard.index == 0
 
     def sum(self, values: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ class Workers:
         if not self.several:
             return values
         local = self._strategy.num_replicas_in_sync // self.shard.count
-        first = self.shard.index * local  # one replica speaks for the worker
+        first = self.shard.index * local  # one replica contributes the worker's values
 
         def of_replica(context: tf.distribute.ValueContext) -> tf.Tensor:
             mine = context.replica_id_in_sync_group == first

@@ -24,9 +24,15 @@ def dense():
 def test_they_are_those_of_the_dense_hessians_of_the_samples(tmp_path):
     model, x, y = dense()
     report = characterize(
-        model, x, y, num_trials=2, num_samples=8, metrics=["spectral_radius", *NAMES],
-        progress=False, checkpoint=tmp_path / "checkpoint.json",
-    )  # fmt: skip
+        model,
+        x,
+        y,
+        num_trials=2,
+        num_samples=8,
+        metrics=["spectral_radius", *NAMES],
+        progress=False,
+        checkpoint=tmp_path / "checkpoint.json",
+    )
     assert report.gamma_hat is None
     for trial in range(2):
         indices = sample_indices(12, 8, trial, seed=0)
@@ -64,8 +70,9 @@ def test_the_callback_measures_them_of_the_weights_as_they_are():
     x, y = digits(30)
     model = digits_net(x, y, steps=20)
     callback = CharacterizeCallback(x, y, metrics=NAMES[:1], num_trials=1, num_samples=30)
-    history = model.fit(x, y, epochs=2, steps_per_epoch=1, batch_size=30, verbose=0,
-                        callbacks=[callback]).history  # fmt: skip
+    history = model.fit(
+        x, y, epochs=2, steps_per_epoch=1, batch_size=30, verbose=0, callbacks=[callback]
+    ).history
     values = history["hessian_spectral_radius"]
     assert values[0] != values[1]
     assert np.isfinite(values).all()

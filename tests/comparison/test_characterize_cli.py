@@ -14,9 +14,16 @@ from infomcr_tf.comparison import DataOptions, Minimum
 from infomcr_tf.training import CifarConfig, TrainingRun, load_model
 
 SMALL = {
-    "dataset": "digits", "model": "cnn", "train_size": 60, "validation_size": 20, "batch_size": 20,
-    "epochs": 4, "num_sub_batches": 4, "confusion_size": 20, "augmentation": "1-crop-f",
-}  # fmt: skip
+    "dataset": "digits",
+    "model": "cnn",
+    "train_size": 60,
+    "validation_size": 20,
+    "batch_size": 20,
+    "epochs": 4,
+    "num_sub_batches": 4,
+    "confusion_size": 20,
+    "augmentation": "1-crop-f",
+}
 QUICK = ["--num-trials", "3", "--num-samples", "12"]
 
 
@@ -42,9 +49,13 @@ def compared(runs, tmp_path_factory):
 def test_writes_table_numbers_and_picture(runs, compared):
     names = {path.name for path in compared.iterdir()}
     assert names == {
-        "comparison.json", "comparison.csv", "comparison.png", "per_layer.csv", "per_layer.png",
+        "comparison.json",
+        "comparison.csv",
+        "comparison.png",
+        "per_layer.csv",
+        "per_layer.png",
         "training.png",
-    }  # fmt: skip
+    }
     content = json.loads((compared / "comparison.json").read_text())
     assert [minimum["name"] for minimum in content["minima"]] == runs
     assert len(content["minima"][0]["report"]["trials"]["gamma_hat"]) == 3
@@ -68,9 +79,13 @@ def test_measures_each_run_on_its_own_unaugmented_subset_without_the_confusion_s
     pixels = splits.train.images.astype(np.float64)
     x = ((pixels - pixels.mean()) / pixels.std()).astype(np.float32)
     report = infomcr_tf.characterize(
-        load_model(f"{runs[1]}/model.keras"), x, splits.train.labels, num_trials=3, num_samples=12,
+        load_model(f"{runs[1]}/model.keras"),
+        x,
+        splits.train.labels,
+        num_trials=3,
+        num_samples=12,
         progress=False,
-    )  # fmt: skip
+    )
     content = json.loads((compared / "comparison.json").read_text())
     numbers = content["minima"][1]["report"]
     # The images differ by float32 rounding; gamma_hat is a sum of 12 logarithms.
@@ -83,7 +98,7 @@ def test_measures_each_run_on_its_own_unaugmented_subset_without_the_confusion_s
 
 def test_same_command_again_goes_on_from_finished_trials(runs, tmp_path, monkeypatch, capsys):
     out = ["--out", str(tmp_path), "--metrics", "gamma_hat,trace"]
-    import infomcr_tf.comparison.comparison as comparison
+    import infomcr_tf.comparison.compare as comparison
 
     def fail(*_):
         raise KeyboardInterrupt
@@ -187,7 +202,7 @@ def _mistakes(runs, tmp_path):
         ([runs[0], *QUICK, "--loss", "no_such_loss"], "`loss` must be a name that Keras knows"),
         ([runs[0], *QUICK, "--loss", "compiled"], "needs a model that was compiled with a loss"),
         ([runs[0], "--num-trials", "0"], "--num-trials.*>= 1"),
-        ([runs[0], "--normalize-logits", "0"], "--normalize-logits.*> 0"),
+        ([runs[0], "--normalize-logits", "0"], "--normalize-logits.*above 0"),
         ([runs[0], "--protocol", "author"], "Did you mean 'authors'"),
         ([runs[0], "--data-dir", tmp_path / "nowhere"], "existing folder"),
         ([runs[0], "--out", tmp_path / "file"], "file"),

@@ -54,8 +54,12 @@ def test_what_is_written_is_what_is_returned(comparison):
     names = {path.name for path in out.iterdir()} - {".lock"}
     # No run, so no training.
     assert names == {
-        "comparison.json", "comparison.csv", "comparison.png", "per_layer.csv", "per_layer.png",
-    }  # fmt: skip
+        "comparison.json",
+        "comparison.csv",
+        "comparison.png",
+        "per_layer.csv",
+        "per_layer.png",
+    }
     with (out / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["gamma_hat"]) for row in rows] == [r["gamma_hat"] for r in found.to_rows()]

@@ -151,7 +151,7 @@ def test_unknown_name_suggests_the_nearest():
 
 @pytest.mark.parametrize("name", data.DATASETS)
 def test_missing_data_dir_is_not_created(tmp_path, name):
-    with pytest.raises(ValueError, match="`data_dir` should be an existing folder"):
+    with pytest.raises(ValueError, match="`data_dir` must be an existing folder"):
         data.load_dataset(name, tmp_path / "missing")
     assert not list(tmp_path.iterdir())
 
@@ -166,14 +166,14 @@ WITH_INF[2, 0, 0, 0] = -np.inf
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (IMAGES[0], [0, 1, 2], r"should be \[N, height, width, channels\].*\(4, 5, 2\)"),
-        (IMAGES[:0], [], "should not be empty"),
-        (WITH_NAN, [0, 1, 2], "should be finite.*image 1"),
-        (WITH_INF, [0, 1, 2], "should be finite.*image 2"),
-        (IMAGES.astype(str), [0, 1, 2], "should be numbers"),
+        (IMAGES[0], [0, 1, 2], r"must be \[N, height, width, channels\].*\(4, 5, 2\)"),
+        (IMAGES[:0], [], "must not be empty"),
+        (WITH_NAN, [0, 1, 2], "must be finite.*image 1"),
+        (WITH_INF, [0, 1, 2], "must be finite.*image 2"),
+        (IMAGES.astype(str), [0, 1, 2], "must be numbers"),
         (IMAGES, [0, 1], r"one integer per image, shape \(3,\). Received: shape=\(2,\)"),
         (IMAGES, [[0], [1], [2]], "one integer per image"),
-        (IMAGES, [0.0, 1.0, 2.0], "`labels` should be integers"),
+        (IMAGES, [0.0, 1.0, 2.0], "`labels` must be integers"),
         (IMAGES, [0, 1, 3], "< num_classes=3. Received: labels from 0 to 3"),
         (IMAGES, [-1, 1, 2], "Received: labels from -1 to 2"),
     ],
@@ -191,7 +191,7 @@ def test_good_examples_are_not_copied():
 
 
 def test_image_dataset_is_validated(digits):
-    with pytest.raises(ValueError, match="`x_test` should be uint8"):
+    with pytest.raises(ValueError, match="`x_test` must be uint8"):
         dataclasses.replace(digits, x_test=digits.x_test.astype(np.float32))
     with pytest.raises(ValueError, match="images of one shape"):
         dataclasses.replace(digits, x_test=digits.x_test[:, :7])

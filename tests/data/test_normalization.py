@@ -76,9 +76,9 @@ def test_bad_constants(mean, std):
 
 
 def test_wrong_channels_and_names(digits):
-    with pytest.raises(ValueError, match=r"should have 3 channels.*\(1, 8, 8, 1\)"):
+    with pytest.raises(ValueError, match=r"must have 3 channels.*\(1, 8, 8, 1\)"):
         data.make_normalization("cifar", digits.x_train)
     with pytest.raises(ValueError, match=r"Did you mean 'computed'\?"):
         data.make_normalization("compute", digits.x_train)
-    with pytest.raises(ValueError, match="should not be empty"):
+    with pytest.raises(ValueError, match="must not be empty"):
         data.channel_statistics(np.zeros((0, 2, 2, 1)))

@@ -226,14 +226,14 @@ IMAGES, LABELS = distinct_images(20)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "should not be empty"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "must not be empty"),
         ({"images": IMAGES[0]}, "height, width, channels"),
-        ({"images": IMAGES * np.nan}, "should be finite"),
+        ({"images": IMAGES * np.nan}, "must be finite"),
         ({"labels": LABELS[:5]}, "one integer per image"),
         ({"batch_size": 21}, "at most the number of images, 20. Received: 21"),
         ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
         ({"augmentation": "4-crop"}, r"Did you mean '4-crop-f'\?"),
-        ({"normalization": data.Normalization((0, 0, 0), (1, 1, 1))}, "should have 3 channels"),
+        ({"normalization": data.Normalization((0, 0, 0), (1, 1, 1))}, "must have 3 channels"),
         ({"start_step": 3}, "less than the 3 steps"),
         ({"start_epoch": -1}, "`start_epoch` must be"),
         ({"seed": 1.5}, "`seed` must be"),

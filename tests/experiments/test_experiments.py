@@ -16,7 +16,7 @@ import pytest
 from infomcr_tf.characterization import characterize
 from infomcr_tf.comparison.minimum import DataOptions, Minimum
 from infomcr_tf.experiments import __main__ as command
-from infomcr_tf.experiments import from_flags
+from infomcr_tf.experiments import experiment_flags
 from infomcr_tf.experiments.catalogue import NAMES, SELECTIONS, make_part, part_names
 from infomcr_tf.experiments.choices import Choices
 from infomcr_tf.experiments.experiment import ends_first
@@ -42,8 +42,11 @@ def test_paper_scenarios_are_those_of_section_7_1(tmp_path):
         (1000 * k, 10_000, "4-crop-f", 128, False) for k in range(6)
     ]
     assert [a for (a,) in options(augmentation, "augmentation")] == [
-        "no-aug", "flip-only", "1-crop-f", "4-crop-f",
-    ]  # fmt: skip
+        "no-aug",
+        "flip-only",
+        "1-crop-f",
+        "4-crop-f",
+    ]
     assert options(batch_size, "batch_size", "augmentation", "confusion_size", "train_size") == [
         (size, "4-crop-f", 0, None) for size in (128, 256, 512, 1024)
     ]
@@ -218,8 +221,10 @@ def test_selects_the_beta_of_the_lowest_mean_validation_error(tmp_path):
     errors = {"1": (9.0, 9.0), "10": (8.0, 8.5), "50": (7.0, 9.5), "100": (9.0, 7.5)}
     rows = [
         {"group": group, "label": label, "validation_error": error}
-        for group in ("cifar10 cnn",) for label, both in errors.items() for error in both
-    ]  # fmt: skip
+        for group in ("cifar10 cnn",)
+        for label, both in errors.items()
+        for error in both
+    ]
     assert selected_betas(grid, tmp_path) == {}
     header = {"kind": "infomcr_tf experiment", "version": 1}
     write_json(tmp_path / "results.json", {**header, "runs": rows})
@@ -243,9 +248,16 @@ def test_smoke_scenario_leaves_ordinary_runs_and_results(scenario):
     out, _ = scenario
     place = out / "scenario-confusion"
     assert {path.name for path in place.iterdir()} == {
-        "results.json", "results.csv", "table.csv", "table.md", "report.html",
-        "figure.png", "figure.svg", "levels.md", "levels.csv",
-    }  # fmt: skip
+        "results.json",
+        "results.csv",
+        "table.csv",
+        "table.md",
+        "report.html",
+        "figure.png",
+        "figure.svg",
+        "levels.md",
+        "levels.csv",
+    }
     rows = json.loads((place / "results.json").read_text())["runs"]
     assert [row["label"] for row in rows] == ["0", "25"]
     report = (place / "report.html").read_text()
@@ -376,7 +388,7 @@ def test_commands_of_the_documentation_are_accepted(root_dir):
     for flags in commands:
         if flags.startswith("NAME "):
             continue
-        parsed = from_flags._parser("infomcr-experiments", "").parse_args(flags.split())
+        parsed = experiment_flags._parser("infomcr-experiments", "").parse_args(flags.split())
         assert parsed.name in NAMES
         assert parsed.preset in PRESETS
 
@@ -419,7 +431,7 @@ def test_a_step_is_timed_for_real(tmp_path):
         (("table1", "--preset", "smoke", "--engine", "rey"), "Did you mean 'ray'"),
         (("table1", "--preset", "smoke", "--seeds", "0"), "`--seeds` must be an integer >= 1"),
         (("scenarios", "--preset", "smoke", "--train-size", "0"), "`--train-size` must be"),
-        (("table1", "--preset", "smoke", "--beta", "-1"), "`--beta` should be"),
+        (("table1", "--preset", "smoke", "--beta", "-1"), "`--beta` must be"),
         (("table1",), "--preset"),
         (("table1", "--preset", "smoke", "--dry"), "unknown argument '--dry'.*--dry-run"),
     ],
@@ -438,8 +450,10 @@ def test_the_command_line_is_quiet(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(
         [sys.executable, "-m", "infomcr_tf.experiments", "--help"],
-        capture_output=True, text=True, env=environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert all(name in done.stdout for name in ("scenario-confusion", "--dry-run", "smoke"))
 

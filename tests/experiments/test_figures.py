@@ -35,18 +35,29 @@ def results(labels, variable, seeds=3):
         for label in labels
     )
     experiment = Experiment(
-        name="table1", title="t", variable=variable, settings=settings, num_seeds=seeds,
+        name="table1",
+        title="t",
+        variable=variable,
+        settings=settings,
+        num_seeds=seeds,
         views={"raw": {"num_trials": 7, "num_samples": 9}},
-    )  # fmt: skip
+    )
     rows = [
         {
-            "group": setting.group, "label": setting.label, "seed": seed, "run": f"{i}-{seed}",
-            "train_error": 0.0, "test_error": 5.0 + i + seed, "gap": 5.0, "gamma_hat": -90.0 - i,
-            "frobenius_norm": 10.0 ** (i + seed), "train_loss": 0.01,
+            "group": setting.group,
+            "label": setting.label,
+            "seed": seed,
+            "run": f"{i}-{seed}",
+            "train_error": 0.0,
+            "test_error": 5.0 + i + seed,
+            "gap": 5.0,
+            "gamma_hat": -90.0 - i,
+            "frobenius_norm": 10.0 ** (i + seed),
+            "train_loss": 0.01,
         }
         for i, setting in enumerate(settings)
         for seed in range(seeds)
-    ]  # fmt: skip
+    ]
     return Results(experiment=experiment, rows=rows, failures={}, notes=(), options={}, ranks={})
 
 

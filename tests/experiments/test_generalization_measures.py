@@ -14,7 +14,7 @@ from infomcr_tf.experiments.generalization_measures import (
     log_spectral_product,
     pac_bayes_flatness,
     sharpness,
-    squared_norm,
+    sum_of_squares,
 )
 
 
@@ -39,9 +39,10 @@ def dense(*kernels, biases=None):
 def two_layers():
     generator = np.random.default_rng(3)
     return dense(
-        generator.normal(size=(6, 5)), generator.normal(size=(5, 3)),
+        generator.normal(size=(6, 5)),
+        generator.normal(size=(5, 3)),
         biases=[generator.normal(size=5), generator.normal(size=3)],
-    )  # fmt: skip
+    )
 
 
 def test_norm_and_distance(two_layers):
@@ -49,7 +50,7 @@ def test_norm_and_distance(two_layers):
     assert distance_from_initialization(two_layers, weights) == 0
     zero = [np.zeros_like(w) for w in weights]
     expected = sum(float((w.astype(float) ** 2).sum()) for w in weights)
-    assert squared_norm(weights) == pytest.approx(expected)
+    assert sum_of_squares(weights) == pytest.approx(expected)
     assert distance_from_initialization(two_layers, zero) == pytest.approx(expected)
     with pytest.raises(ValueError, match="initial_weights"):
         distance_from_initialization(two_layers, zero[1:])

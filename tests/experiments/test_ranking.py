@@ -42,9 +42,14 @@ def test_interval_is_that_of_scipys_bootstrap():
     y = x + generator.normal(scale=5, size=15)
     found = rank_correlation(x, y, [{"a": i, "seed": 0} for i in range(15)])
     expected = stats.bootstrap(
-        (x, y), lambda a, b: stats.kendalltau(a, b).statistic, paired=True, vectorized=False,
-        n_resamples=999, method="percentile", rng=generator,
-    ).confidence_interval  # fmt: skip
+        (x, y),
+        lambda a, b: stats.kendalltau(a, b).statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=999,
+        method="percentile",
+        rng=generator,
+    ).confidence_interval
     # Percentiles of 999 resamples of a statistic that spreads over 0.6: a few hundredths.
     np.testing.assert_allclose([found.low, found.high], expected, atol=0.08)
 
@@ -59,8 +64,10 @@ def test_both_forms_agree_on_a_single_group():
 def test_granulated_tau_is_the_mean_over_groups_then_over_hyperparameters():
     factors = [
         {"width": width, "rate": rate, "seed": seed}
-        for width in (1, 2) for rate in (1, 2, 3) for seed in (0, 1)
-    ]  # fmt: skip
+        for width in (1, 2)
+        for rate in (1, 2, 3)
+        for seed in (0, 1)
+    ]
     generator = np.random.default_rng(0)
     x, y = generator.permutation(12), generator.permutation(12)
     means = []
@@ -68,9 +75,10 @@ def test_granulated_tau_is_the_mean_over_groups_then_over_hyperparameters():
         taus = []
         for values in itertools.product(*({f[o] for f in factors} for o in others)):
             group = [
-                i for i, f in enumerate(factors)
+                i
+                for i, f in enumerate(factors)
                 if all(f[o] == v for o, v in zip(others, values, strict=True))
-            ]  # fmt: skip
+            ]
             assert len({factors[i][axis] for i in group}) == len(group)
             taus.append(tau_by_pairs(x[group], y[group]))
         means.append(np.mean(taus))

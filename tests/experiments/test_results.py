@@ -13,7 +13,7 @@ import pytest
 from infomcr_tf.experiments.experiment import Experiment, Setting
 from infomcr_tf.experiments.figures import draw_figures, save_figures
 from infomcr_tf.experiments.html_report import write_report
-from infomcr_tf.experiments.redraw import main
+from infomcr_tf.experiments.redraw import redraw_from_flags
 from infomcr_tf.experiments.results import Results, together
 from infomcr_tf.experiments.saved_results import load_results, load_rows, save_results
 from infomcr_tf.training import CifarConfig
@@ -38,13 +38,22 @@ def rows(**changes):
     errors = {("0", 0): 10.0, ("0", 1): 12.0, ("10", 0): 20.0, ("10", 1): 23.0}
     return [
         {
-            "run": f"run-{label}-{seed}", "group": "", "label": label, "seed": seed, "epochs": 5,
-            "train_loss": 0.01, "train_error": 0.0, "test_error": error, "gap": error,
-            "gamma_hat": -100.0 + error, "gamma_hat_equalized": -error, "equalized_excluded": 0.0,
+            "run": f"run-{label}-{seed}",
+            "group": "",
+            "label": label,
+            "seed": seed,
+            "epochs": 5,
+            "train_loss": 0.01,
+            "train_error": 0.0,
+            "test_error": error,
+            "gap": error,
+            "gamma_hat": -100.0 + error,
+            "gamma_hat_equalized": -error,
+            "equalized_excluded": 0.0,
             **changes,
         }
         for (label, seed), error in errors.items()
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture
@@ -133,14 +142,14 @@ def test_saved_results_are_loaded_as_they_were(tmp_path):
 
 def test_the_report_of_saved_results_is_drawn_again(results, tmp_path, capsys):
     save_results(results, tmp_path)
-    assert main([str(tmp_path)]) == 0
+    assert redraw_from_flags([str(tmp_path)]) == 0
     drawn = {"figure.png", "figure.svg", "scatter.png", "scatter.svg", "report.html"}
     assert drawn <= {path.name for path in tmp_path.iterdir()}
     assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
     (tmp_path / "results.json").write_text('{"kind": "infomcr_tf experiment", "version": 1}')
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(SystemExit) as stopped:
-            main([str(place)])
+            redraw_from_flags([str(place)])
         assert stopped.value.code == 2
         assert "results.json" in capsys.readouterr().err
 
@@ -194,6 +203,9 @@ def test_experiments_together_rank_each_run_once():
     second = Results.collect(experiment("b"), [rows()[0], {**rows()[1], "run": "other"}], {})
     both = together([first, second])
     assert [(line["setting"], line["runs"]) for line in both.summary()] == [
-        ("a 0", 2), ("a 10", 2), ("b 0", 2), ("b 10", 0),
-    ]  # fmt: skip
+        ("a 0", 2),
+        ("a 10", 2),
+        ("b 0", 2),
+        ("b 10", 0),
+    ]
     assert both.ranks["gamma_hat", "test_error"].num_runs == 5

@@ -23,9 +23,22 @@ SHAPES = st.one_of(
     npst.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4),
 )
 DTYPES = st.sampled_from(
-    ["uint8", "int8", "int64", "uint16", "float16", "float32", "float64", "bool", "complex64", "S3",
-     "U2", "M8[s]", "O"]
-)  # fmt: skip
+    [
+        "uint8",
+        "int8",
+        "int64",
+        "uint16",
+        "float16",
+        "float32",
+        "float64",
+        "bool",
+        "complex64",
+        "S3",
+        "U2",
+        "M8[s]",
+        "O",
+    ]
+)
 
 
 def fill(shape_dtype_seed):
@@ -49,14 +62,17 @@ IMAGES = st.tuples(
     POISON,
 ).map(fill)
 LABELS = st.one_of(
-    npst.arrays(st.sampled_from([np.int64, np.uint8, np.int32]), st.integers(0, 6),
-                elements=st.integers(0, 4)),
+    npst.arrays(
+        st.sampled_from([np.int64, np.uint8, np.int32]),
+        st.integers(0, 6),
+        elements=st.integers(0, 4),
+    ),
     npst.arrays(np.int64, st.integers(1, 6), elements=st.integers(-2, 12)),
     npst.arrays(np.float32, st.integers(1, 6), elements=st.sampled_from([0.0, 1.0, 0.5, np.nan])),
     st.integers(1, 6).map(lambda n: np.eye(3)[np.arange(n) % 3]),
     ARRAYS,
     st.lists(st.integers(0, 3), max_size=6),
-)  # fmt: skip
+)
 
 
 def sound_images(images):
@@ -81,7 +97,7 @@ def sound_labels(labels, count, num_classes=None):
         st.one_of(LABELS, ANYTHING),
         st.one_of(st.none(), st.integers(1, 5), ANYTHING),
     ),
-    few=60,
+    few=30,
     many=500,
 )
 def test_examples(case):
@@ -105,9 +121,14 @@ def image_set(seed=0, train=12, test=5):
     return data.ImageDataset("any", draw(train), labels(train), draw(test), labels(test), 4)
 
 
-SET = {"name": "ä", "num_classes": 5, "x_train": np.zeros((3, 2, 2, 1), np.uint8),
-       "y_train": np.arange(3), "x_test": np.zeros((2, 2, 2, 1), np.uint8),
-       "y_test": np.arange(2)}  # fmt: skip
+SET = {
+    "name": "ä",
+    "num_classes": 5,
+    "x_train": np.zeros((3, 2, 2, 1), np.uint8),
+    "y_train": np.arange(3),
+    "x_test": np.zeros((2, 2, 2, 1), np.uint8),
+    "y_test": np.arange(2),
+}
 
 
 @fuzz(
@@ -121,7 +142,7 @@ SET = {"name": "ä", "num_classes": 5, "x_train": np.zeros((3, 2, 2, 1), np.uint
             "num_classes": ANYTHING,
         },
     ),
-    few=40,
+    few=20,
     many=300,
 )
 def test_image_dataset(case):
@@ -148,7 +169,7 @@ def test_image_dataset(case):
         ),
         at_most=3,
     ),
-    few=60,
+    few=30,
     many=500,
 )
 def test_splits(case):
@@ -179,7 +200,7 @@ def test_splits(case):
         st.tuples(st.just([50.0]), st.floats(0.1, 100).map(lambda s: [s]), IMAGES),
         st.tuples(ANYTHING, ANYTHING, st.one_of(IMAGES, ARRAYS)),
     ),
-    few=60,
+    few=30,
     many=400,
 )
 def test_normalization(case):
@@ -202,7 +223,7 @@ def test_normalization(case):
     assert (close | ~representable).all()
 
 
-@fuzz(st.one_of(IMAGES, ARRAYS), few=40, many=300)
+@fuzz(st.one_of(IMAGES, ARRAYS), few=20, many=300)
 def test_channel_statistics(images):
     try:
         with contract():
@@ -219,8 +240,12 @@ def test_channel_statistics(images):
 
 NORMALIZATION = data.Normalization((50.0,), (20.0,))
 PIPELINE = {
-    "batch_size": 2, "augmentation": "1-crop-f", "seed": 3, "start_epoch": 1, "start_step": 1,
-}  # fmt: skip
+    "batch_size": 2,
+    "augmentation": "1-crop-f",
+    "seed": 3,
+    "start_epoch": 1,
+    "start_step": 1,
+}
 
 
 @fuzz(
@@ -237,7 +262,7 @@ PIPELINE = {
             },
         ),
     ),
-    few=12,
+    few=6,
     many=120,
 )
 def test_training_batches(case):
@@ -263,7 +288,7 @@ def test_training_batches(case):
 
 @fuzz(
     st.tuples(st.one_of(IMAGES, ARRAYS), LABELS, st.one_of(st.integers(1, 4), ANYTHING)),
-    few=12,
+    few=6,
     many=120,
 )
 def test_evaluation_batches(case):
@@ -287,7 +312,7 @@ def test_evaluation_batches(case):
         near(data.AUGMENTATIONS),
         st.integers(0, 2**31),
     ),
-    few=15,
+    few=7,
     many=150,
 )
 def test_augmentation(case):
@@ -306,7 +331,7 @@ def test_augmentation(case):
 
 @fuzz(
     st.tuples(near(data.DATASETS).filter(lambda n: n not in ("cifar10", "cifar100")), ANYTHING),
-    few=30,
+    few=15,
     many=150,
 )
 def test_load(case):

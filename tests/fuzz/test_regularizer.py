@@ -54,7 +54,7 @@ CHANGES = {
 }
 
 
-@fuzz(changed(ARGUMENTS, CHANGES, at_most=3), few=40, many=400)
+@fuzz(changed(ARGUMENTS, CHANGES, at_most=3), few=20, many=400)
 def test_constructor(case):
     """What is accepted is in its range, and the configuration makes the same wrapper again."""
     try:
@@ -70,8 +70,10 @@ def test_constructor(case):
         assert is_integer(case.get(name, 1), 1)
     assert 0 < case.get("fraction", 1) <= 1
     for name, choices in (
-        ("data_term", DATA_TERMS), ("estimator", ESTIMATORS), ("direction", DIRECTIONS),
-    ):  # fmt: skip
+        ("data_term", DATA_TERMS),
+        ("estimator", ESTIMATORS),
+        ("direction", DIRECTIONS),
+    ):
         assert case.get(name, choices[0]) in choices
     config = model.get_config()
     assert FisherRegularizedModel.from_config(config).get_config() == config
@@ -82,7 +84,7 @@ def test_constructor(case):
         {"rho": 0.05, "beta": 1.0},
         {"rho": POSITIVE, "beta": POSITIVE, "num_sub_batches": CHANGES["num_sub_batches"]},
     ),
-    few=15,
+    few=7,
     many=100,
 )
 def test_sharpness_constructor(case):
@@ -98,7 +100,7 @@ def test_sharpness_constructor(case):
 
 @fuzz(
     st.tuples(near(SCHEDULES), st.one_of(st.none(), st.floats(0, 100), NUMBERS, ANYTHING)),
-    few=25,
+    few=12,
     many=200,
 )
 def test_schedule(case):
@@ -176,9 +178,15 @@ def test_penalty(case):
     sign = -1.0 if case["direction"] == "descent" else 1.0
     weights = case["sample_weight"]
     value, expected, _ = reference.penalty(
-        model, case["loss"], case["x"], case["y"], case["alpha"], case["num_sub_batches"],
-        weights, sign,
-    )  # fmt: skip
+        model,
+        case["loss"],
+        case["x"],
+        case["y"],
+        case["alpha"],
+        case["num_sub_batches"],
+        weights,
+        sign,
+    )
     # Both subtract nearly equal float64 losses and gradients, whose terms are at most of the size
     # of the loss and of |x| times the sample weights.
     size = (1 + np.abs(case["x"]).max()) ** 2 * (1 if weights is None else max(weights.max(), 1))
@@ -188,8 +196,18 @@ def test_penalty(case):
 
 
 ODD = {
-    "x": st.sampled_from([np.zeros((4, D + 1)), np.zeros((4, D, 2)), np.zeros((0, D)), None, "x",
-                          np.full((4, D), "x"), [[1.0], [1.0, 2.0]], np.zeros(())]),
+    "x": st.sampled_from(
+        [
+            np.zeros((4, D + 1)),
+            np.zeros((4, D, 2)),
+            np.zeros((0, D)),
+            None,
+            "x",
+            np.full((4, D), "x"),
+            [[1.0], [1.0, 2.0]],
+            np.zeros(()),
+        ]
+    ),
     "y": st.sampled_from([np.zeros(5, int), np.zeros((4, 2)), None, np.zeros((0,), int), "y"]),
     "loss": st.one_of(st.sampled_from(["mse", "mean_squared_erro", None, 3, len]), ANYTHING),
     "sample_weight": st.sampled_from([np.ones(5), np.ones((4, 2)), "x"]),
@@ -197,16 +215,19 @@ ODD = {
     "num_sub_batches": st.one_of(st.integers(-1, 6), ANYTHING),
     "estimator": near(ESTIMATORS),
     "direction": near(DIRECTIONS),
-}  # fmt: skip
+}
 GOOD = {"x": np.ones((4, D)), "y": np.arange(4) % K, "loss": LOSSES["sparse"]}
 
 
 @fuzz(
-    changed(GOOD, {name: ODD[name] for name in ("alpha", "num_sub_batches", "estimator",
-                                                "direction")}, at_most=3),
-    few=15,
+    changed(
+        GOOD,
+        {name: ODD[name] for name in ("alpha", "num_sub_batches", "estimator", "direction")},
+        at_most=3,
+    ),
+    few=7,
     many=150,
-)  # fmt: skip
+)
 def test_penalty_arguments(case):
     try:
         with contract():

@@ -53,7 +53,7 @@ def call(script, arguments, plots=False):
         warnings.simplefilter("ignore")
         if not plots:
             for name in ("plot_comparison", "save_picture"):  # they take most of the time
-                picture = mock.patch(f"infomcr_tf.comparison.comparison.{name}")
+                picture = mock.patch(f"infomcr_tf.comparison.compare.{name}")
                 pictures.append(stack.enter_context(picture))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
             try:
@@ -102,7 +102,7 @@ def unfinished():
 def interrupted():
     """The checkpoint of a measurement whose trials are over, and its result."""
     out = place() / "interrupted"
-    late = mock.patch("infomcr_tf.comparison.comparison.plot_comparison", side_effect=Ended)
+    late = mock.patch("infomcr_tf.comparison.compare.plot_comparison", side_effect=Ended)
     with late as reached, pytest.raises(Ended):
         call(characterize, [finished(), *MEASURE, "--out", out], plots=True)
     reached.assert_called_once()
@@ -349,10 +349,28 @@ PATHS = st.one_of(
         max_size=20,
     ),
     st.sampled_from(
-        ["ä ö/ü", "x" * 255, "x" * 256, "x/" * 2000, "中文", "a\nb", " ", "-dash", "~", "$HOME",
-         "loose", "file", "to-file", "to-run", "nul\x00l", "file/under", "\U0001f600.keras", "."]
+        [
+            "ä ö/ü",
+            "x" * 255,
+            "x" * 256,
+            "x/" * 2000,
+            "中文",
+            "a\nb",
+            " ",
+            "-dash",
+            "~",
+            "$HOME",
+            "loose",
+            "file",
+            "to-file",
+            "to-run",
+            "nul\x00l",
+            "file/under",
+            "\U0001f600.keras",
+            ".",
+        ]
     ),
-)  # fmt: skip
+)
 
 
 @fuzz(

@@ -17,7 +17,7 @@ from infomcr_tf import models
 from infomcr_tf.characterization import check_examples
 from infomcr_tf.gradients import GradientEngine, accumulation, gram_matrix, per_example_jacobian
 from infomcr_tf.gradients import gram as gram_module
-from infomcr_tf.gradients.accumulation import run
+from infomcr_tf.gradients.accumulation import run_pass
 from infomcr_tf.gradients.blocks import Lookups, OuterProducts, Rows, dense_rows, inner_products
 from infomcr_tf.gradients.gram_result import largest_eigenvalue
 
@@ -77,7 +77,7 @@ def test_memory_bound_makes_passes_and_not_another_result():
         passes = plan.passes(tensors, labels)
         assert len(passes) > 1
         for part in passes:
-            blocks = run(part, tensors, labels)[1]
+            blocks = run_pass(part, tensors, labels)[1]
             assert sum(np.asarray(t).nbytes for t in tf.nest.flatten(blocks)) <= bound / 2
 
 

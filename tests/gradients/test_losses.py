@@ -59,68 +59,108 @@ def mse(y, y_pred):
 # Name -> (model, x, y, arguments, the loss of one example as plain Keras computes it).
 SITUATIONS = {
     "one logit": (
-        lambda: dense(1), X, BINARY,
+        lambda: dense(1),
+        X,
+        BINARY,
         {"loss": keras.losses.BinaryCrossentropy(from_logits=True)},
         lambda y, p: keras.losses.BinaryCrossentropy(from_logits=True)(y, p),
     ),
     "several labels at once": (
-        lambda: dense(3, "sigmoid"), X, RNG.integers(2, size=(N, 3)),
+        lambda: dense(3, "sigmoid"),
+        X,
+        RNG.integers(2, size=(N, 3)),
         {"loss": "binary_crossentropy"},
         lambda y, p: keras.losses.BinaryCrossentropy()(y, p),
     ),
     "regression by name": (
-        lambda: dense(1), X, REAL, {"loss": "mse"}, lambda y, p: mse(y, p),
+        lambda: dense(1),
+        X,
+        REAL,
+        {"loss": "mse"},
+        lambda y, p: mse(y, p),
     ),
     "regression by an own function of float32": (
-        lambda: dense(1), X, REAL,
+        lambda: dense(1),
+        X,
+        REAL,
         {"loss": lambda y, p: tf.reduce_sum(tf.square(tf.cast(y, tf.float32) - p), axis=1)},
         lambda y, p: mse(y, p),
     ),
     "mean over pixels": (
-        segmentation, PIXELS, SEGMENTS, {"loss": cross_entropy()},
+        segmentation,
+        PIXELS,
+        SEGMENTS,
+        {"loss": cross_entropy()},
         lambda y, p: cross_entropy()(y, p),
     ),
     "sum over pixels": (
-        segmentation, PIXELS, SEGMENTS, {"loss": cross_entropy(reduction="sum")},
+        segmentation,
+        PIXELS,
+        SEGMENTS,
+        {"loss": cross_entropy(reduction="sum")},
         lambda y, p: cross_entropy(reduction="sum")(y, p),
     ),
     "an own sum over pixels of integer targets": (
-        segmentation, PIXELS, SEGMENTS,
-        {"loss": lambda y, z: tf.reduce_sum(
-            tf.nn.sparse_softmax_cross_entropy_with_logits(y, z), axis=(1, 2))},
+        segmentation,
+        PIXELS,
+        SEGMENTS,
+        {
+            "loss": lambda y, z: tf.reduce_sum(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(y, z), axis=(1, 2)
+            )
+        },
         lambda y, p: cross_entropy(reduction="sum")(y, p),
     ),
     "a class that does not count": (
-        segmentation, PIXELS, SEGMENTS, {"loss": cross_entropy(ignore_class=1)},
+        segmentation,
+        PIXELS,
+        SEGMENTS,
+        {"loss": cross_entropy(ignore_class=1)},
         lambda y, p: cross_entropy(ignore_class=1)(y, p),
     ),
     "masked tokens": (
-        language, TOKENS, TOKENS, {"loss": cross_entropy()}, lambda y, p: cross_entropy()(y, p),
+        language,
+        TOKENS,
+        TOKENS,
+        {"loss": cross_entropy()},
+        lambda y, p: cross_entropy()(y, p),
     ),
     "masked tokens behind softmax": (
-        lambda: language("softmax"), TOKENS, TOKENS, {"loss": "sparse_categorical_crossentropy"},
+        lambda: language("softmax"),
+        TOKENS,
+        TOKENS,
+        {"loss": "sparse_categorical_crossentropy"},
         lambda y, p: keras.losses.SparseCategoricalCrossentropy()(y, p),
     ),
     "a dict of outputs": (
-        lambda: two_outputs(True), X, {"a": CLASSES, "b": REAL},
+        lambda: two_outputs(True),
+        X,
+        {"a": CLASSES, "b": REAL},
         {"loss": {"a": cross_entropy(), "b": "mse"}, "loss_weights": {"b": 0.5}},
         lambda y, p: cross_entropy()(y["a"], p["a"]) + 0.5 * mse(y["b"], p["b"]),
     ),
     "a list of outputs": (
-        lambda: two_outputs(False), X, [CLASSES, REAL],
+        lambda: two_outputs(False),
+        X,
+        [CLASSES, REAL],
         {"loss": [cross_entropy(), "mse"], "loss_weights": [2.0, 0.5]},
         lambda y, p: 2 * cross_entropy()(y[0], p[0]) + 0.5 * mse(y[1], p[1]),
     ),
     "one of two outputs": (
-        lambda: two_outputs(False), X, [CLASSES, REAL], {"loss": {"a": cross_entropy()}},
+        lambda: two_outputs(False),
+        X,
+        [CLASSES, REAL],
+        {"loss": {"a": cross_entropy()}},
         lambda y, p: cross_entropy()(y[0], p[0]),
     ),
     "an own function of two outputs": (
-        lambda: two_outputs(True), X, {"a": CLASSES, "b": REAL},
+        lambda: two_outputs(True),
+        X,
+        {"a": CLASSES, "b": REAL},
         {"loss": lambda y, p: cross_entropy().call(y["a"], p["a"]) + mse(y["b"], p["b"])},
         lambda y, p: cross_entropy()(y["a"], p["a"]) + mse(y["b"], p["b"]),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
@@ -172,34 +212,77 @@ REFUSED = {
     "one output": (lambda: dense(1), BINARY, {}, "K >= 2"),
     "two outputs": (lambda: two_outputs(False), [CLASSES, REAL], {}, "one output"),
     "compiled with another loss": (
-        lambda: compiled(dense(3), "mse"), CLASSES, {}, "compiled with mse"),
+        lambda: compiled(dense(3), "mse"),
+        CLASSES,
+        {},
+        "compiled with mse",
+    ),
     "compiled for probabilities that are logits": (
-        lambda: compiled(dense(3), "sparse_categorical_crossentropy"), CLASSES, {}, "softmax"),
+        lambda: compiled(dense(3), "sparse_categorical_crossentropy"),
+        CLASSES,
+        {},
+        "softmax",
+    ),
     "float16 softmax": (
-        lambda: keras.Sequential([dense(3), layers.Lambda(
-            lambda z: tf.cast(tf.nn.softmax(tf.cast(z, tf.float16)), tf.float32))]),
-        CLASSES, {}, "probabilities"),
+        lambda: keras.Sequential(
+            [
+                dense(3),
+                layers.Lambda(lambda z: tf.cast(tf.nn.softmax(tf.cast(z, tf.float16)), tf.float32)),
+            ]
+        ),
+        CLASSES,
+        {},
+        "probabilities",
+    ),
     "one number": (lambda: dense(1), REAL, {"loss": lambda y, p: tf.reduce_mean(y - p)}, "each"),
-    "a number a pixel": (lambda: dense(3), np.eye(3)[CLASSES],
-                         {"loss": lambda y, p: tf.square(y - p)}, "one number for each example"),
-    "broadcast to [n, n]": (lambda: dense(1), REAL[:, 0],
-                            {"loss": lambda y, p: tf.square(y - p)}, "one number for each example"),
-    "examples meet": (lambda: dense(1), REAL,
-                      {"loss": lambda y, p: mse(y, p) / tf.reduce_mean(p)}, "each example alone"),
-    "Dice": (lambda: dense(3, "sigmoid"), np.eye(3)[CLASSES], {"loss": keras.losses.Dice()},
-             "one number for each example"),
+    "a number a pixel": (
+        lambda: dense(3),
+        np.eye(3)[CLASSES],
+        {"loss": lambda y, p: tf.square(y - p)},
+        "one number for each example",
+    ),
+    "broadcast to [n, n]": (
+        lambda: dense(1),
+        REAL[:, 0],
+        {"loss": lambda y, p: tf.square(y - p)},
+        "one number for each example",
+    ),
+    "examples meet": (
+        lambda: dense(1),
+        REAL,
+        {"loss": lambda y, p: mse(y, p) / tf.reduce_mean(p)},
+        "each example alone",
+    ),
+    "Dice": (
+        lambda: dense(3, "sigmoid"),
+        np.eye(3)[CLASSES],
+        {"loss": keras.losses.Dice()},
+        "one number for each example",
+    ),
     "Circle": (lambda: dense(3), CLASSES, {"loss": keras.losses.Circle()}, "each example alone"),
-    "not differentiable": (lambda: dense(1), REAL,
-                           {"loss": lambda y, p: y[:, 0] + tf.round(p)[:, 0]}, "differentiable"),
+    "not differentiable": (
+        lambda: dense(1),
+        REAL,
+        {"loss": lambda y, p: y[:, 0] + tf.round(p)[:, 0]},
+        "differentiable",
+    ),
     "unknown name": (lambda: dense(1), REAL, {"loss": "msee"}, "a name that Keras knows"),
-    "a wrong number of losses": (lambda: two_outputs(False), [CLASSES, REAL], {"loss": ["mse"]},
-                                 "one entry for each"),
-    "unknown output": (lambda: two_outputs(True), {"a": CLASSES, "b": REAL},
-                       {"loss": {"c": "mse"}}, "named as the model's outputs"),
+    "a wrong number of losses": (
+        lambda: two_outputs(False),
+        [CLASSES, REAL],
+        {"loss": ["mse"]},
+        "one entry for each",
+    ),
+    "unknown output": (
+        lambda: two_outputs(True),
+        {"a": CLASSES, "b": REAL},
+        {"loss": {"c": "mse"}},
+        "named as the model's outputs",
+    ),
     "equal loss": (lambda: dense(1), REAL, {"loss": "mse", "equalize_loss": 0.1}, "equalize_loss"),
     "texts": (lambda: dense(3), np.array(["a", "b", "c"] * 2), {}, "return_inverse"),
     "not compiled": (lambda: dense(3), CLASSES, {"loss": "compiled"}, "compiled with a loss"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -135,11 +135,11 @@ def test_models_are_plain_functional_models_of_keras_own_layers(build):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"input_shape": (32, 32)}, r"`input_shape` should be \(height, width, channels\)"),
-        ({"input_shape": 32}, "`input_shape` should be"),
-        ({"input_shape": (32.0, 32, 3)}, "`input_shape` should be"),
-        ({"input_shape": (32, 32, None)}, "`input_shape` should be"),
-        ({"input_shape": (32, 32, 0)}, "`input_shape` should be"),
+        ({"input_shape": (32, 32)}, r"`input_shape` must be \(height, width, channels\)"),
+        ({"input_shape": 32}, "`input_shape` must be"),
+        ({"input_shape": (32.0, 32, 3)}, "`input_shape` must be"),
+        ({"input_shape": (32, 32, None)}, "`input_shape` must be"),
+        ({"input_shape": (32, 32, 0)}, "`input_shape` must be"),
         ({"input_shape": (3, 32, 3)}, r"at least \d x \d pixels.*Received.*\(3, 32, 3\)"),
         ({"num_classes": 1}, "`num_classes` must be an integer >= 2. Received: num_classes=1"),
         ({"num_classes": 10.0}, "`num_classes` must be an integer"),

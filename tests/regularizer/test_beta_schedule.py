@@ -120,9 +120,12 @@ class TestInFit:
                 seen.append(float(self.model.beta.numpy()))
 
         wrapper.fit(
-            np.tile(X, (2, 1)), np.tile(Y, (2, 1)), batch_size=2, verbose=0,
+            np.tile(X, (2, 1)),
+            np.tile(Y, (2, 1)),
+            batch_size=2,
+            verbose=0,
             callbacks=[BetaSchedule(), Record()],
-        )  # fmt: skip
+        )
         # PiecewiseConstantDecay keeps the first value up to and including step 2.
         assert seen == [0, 0, 0, 10]
 

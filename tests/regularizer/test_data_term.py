@@ -68,7 +68,8 @@ SAFE = {
     "layer normalisation": (lambda: dense(layers.LayerNormalization()), LOSS),
     "frozen BatchNorm": (lambda: dense(frozen(layers.BatchNormalization())), LOSS),
     "recurrent": (
-        lambda: dense(layers.Reshape((2, 2)), layers.Bidirectional(layers.GRU(3))), LOSS,
+        lambda: dense(layers.Reshape((2, 2)), layers.Bidirectional(layers.GRU(3))),
+        LOSS,
     ),
     "attention": (
         lambda: by_keras_functions(
@@ -77,7 +78,7 @@ SAFE = {
         LOSS,
     ),
     "smoothing": (dense, losses.CategoricalCrossentropy(label_smoothing=0.1)),
-}  # fmt: skip
+}
 UNSAFE = {
     "BatchNorm": (lambda: dense(layers.BatchNormalization()), LOSS),
     "BatchNorm within": (lambda: dense(dense(layers.BatchNormalization())), LOSS),
@@ -88,12 +89,14 @@ UNSAFE = {
     "own functional model": (OwnFunctional, LOSS),
     "own activation": (lambda: dense(layers.Dense(4, activation=lambda x: x)), LOSS),
     "operation as activation": (
-        lambda: dense(layers.Dense(4, activation=keras.ops.flip)), LOSS,
+        lambda: dense(layers.Dense(4, activation=keras.ops.flip)),
+        LOSS,
     ),
     "operation": (lambda: by_keras_functions(lambda x: x - keras.ops.mean(x, axis=0)), LOSS),
     "activity": (lambda: dense(layers.ActivityRegularization(0.1)), LOSS),
     "activity of a layer": (
-        lambda: dense(layers.Dense(4, activity_regularizer="l2")), LOSS,
+        lambda: dense(layers.Dense(4, activity_regularizer="l2")),
+        LOSS,
     ),
     "spectral norm": (lambda: dense(layers.SpectralNormalization(layers.Dense(4))), LOSS),
     "softmax over the batch": (lambda: dense(layers.Softmax(axis=0)), LOSS),
@@ -116,7 +119,7 @@ UNSAFE = {
     "own function": (dense, own_loss),
     "one own function": (dense, [LOSS, own_loss]),
     "own loss": (dense, OwnLoss()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("model", "loss"), SAFE.values(), ids=SAFE)

@@ -25,12 +25,16 @@ class TestBetaZeroIsPlainKeras:
         x, y = images
         results = [
             self.train(
-                make_network(batch_norm=True, dropout=0.3, l2=0.01, activation="relu"), x, y,
-                keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True), wrap, batch_size=5,
+                make_network(batch_norm=True, dropout=0.3, l2=0.01, activation="relu"),
+                x,
+                y,
+                keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+                wrap,
+                batch_size=5,
                 epochs=10,
             )
             for wrap in ({}, {"data_term": data_term})
-        ]  # fmt: skip
+        ]
         for a, b in zip(results[0][0], results[1][0], strict=True):
             np.testing.assert_array_equal(a, b)
         assert results[0][1] == results[1][1]
@@ -43,9 +47,13 @@ class TestBetaZeroIsPlainKeras:
             keras.utils.set_random_seed(1)
             layers = keras.layers
             network = keras.Sequential(
-                [keras.Input((6,), dtype="int32"), layers.Embedding(30, 4), layers.LSTM(5),
-                 layers.Dense(3)]
-            )  # fmt: skip
+                [
+                    keras.Input((6,), dtype="int32"),
+                    layers.Embedding(30, 4),
+                    layers.LSTM(5),
+                    layers.Dense(3),
+                ]
+            )
             results.append(self.train(network, x, y, "adam", wrap, batch_size=8, epochs=2))
         for a, b in zip(results[0][0], results[1][0], strict=True):
             np.testing.assert_array_equal(a, b)
@@ -92,10 +100,17 @@ class TestShapesOfModels:
             return tf.square(y - y_pred) @ tf.constant([[2.0], [0.5]], "float64")[:, 0:1]
 
         for model, targets, compile_options in (
-            (two, y, {"loss": {"u": "mse", "v": "mse"}, "loss_weights": {"u": 2.0, "v": 0.5},
-                      "metrics": {"u": ["mae"]}}),
+            (
+                two,
+                y,
+                {
+                    "loss": {"u": "mse", "v": "mse"},
+                    "loss_weights": {"u": 2.0, "v": 0.5},
+                    "metrics": {"u": ["mae"]},
+                },
+            ),
             (one, np.concatenate([y["u"], y["v"]], 1), {"loss": weighted}),
-        ):  # fmt: skip
+        ):
             wrapper = FisherRegularizedModel(
                 model, alpha=0.01, beta=5.0, num_sub_batches=4, data_term=data_term
             )
@@ -212,11 +227,12 @@ class TestData:
             network = make_network(batch_norm=True)
             wrapper = FisherRegularizedModel(network, num_sub_batches=4)
             wrapper.compile(
-                keras.optimizers.SGD(0.1, momentum=0.9), LOSS,
+                keras.optimizers.SGD(0.1, momentum=0.9),
+                LOSS,
                 steps_per_execution=2 if mode == "several" else 1,
                 run_eagerly=mode == "eagerly",
                 jit_compile=mode == "by XLA",
-            )  # fmt: skip
+            )
             if mode == "by hand":
                 for i in range(4):
                     wrapper.train_on_batch(x[6 * i : 6 * i + 6], y[6 * i : 6 * i + 6])

@@ -25,9 +25,13 @@ class TestOtherImplementations:
     ):
         model = net_a(numbers)
         penalty, gradients = fisher_penalty(
-            model, numbers["images"].astype("float64"), numbers["labels"], loss=cross_entropy,
-            alpha=0.01, num_sub_batches=4,
-        )  # fmt: skip
+            model,
+            numbers["images"].astype("float64"),
+            numbers["labels"],
+            loss=cross_entropy,
+            alpha=0.01,
+            num_sub_batches=4,
+        )
         # Forward and backward in float64 lose some 1e3 units of 1e-16; the difference of two
         # gradients that agree to alpha |H| = 1e-2 loses two digits more.
         assert float(penalty) == pytest.approx(
@@ -39,9 +43,13 @@ class TestOtherImplementations:
     def test_float32_agrees_with_the_authors_code(self, net_a, numbers, cross_entropy):
         model = net_a(numbers)
         penalty, gradients = fisher_penalty(
-            model, numbers["images"], numbers["labels"], loss=cross_entropy, alpha=0.01,
+            model,
+            numbers["images"],
+            numbers["labels"],
+            loss=cross_entropy,
+            alpha=0.01,
             num_sub_batches=4,
-        )  # fmt: skip
+        )
         # Both are float32: each is within 2e-5 of the float64 gradient, the penalty within 2e-6.
         assert float(penalty) == pytest.approx(
             float(numbers["authors/penalty_alpha0.01"]), rel=4e-6
@@ -60,9 +68,14 @@ class TestOtherImplementations:
         expected = np.load(shared_dir / "reference" / "net_a_float64.npz")
         model = net_a(weights)
         _, gradients = fisher_penalty(
-            model, weights["images"].astype("float64"), weights["labels"], loss=cross_entropy,
-            alpha=float(alpha), num_sub_batches=4, estimator=estimator,
-        )  # fmt: skip
+            model,
+            weights["images"].astype("float64"),
+            weights["labels"],
+            loss=cross_entropy,
+            alpha=float(alpha),
+            num_sub_batches=4,
+            estimator=estimator,
+        )
         # The finite difference loses log10(1/alpha) of 16 digits, and about three to the network.
         tolerance = 1e-13 / float(alpha) if key == "fd" else 1e-12
         wanted = gradients_like(model, expected, f"dpenalty_{key}_alpha{alpha}")
@@ -75,9 +88,15 @@ class TestOtherImplementations:
         model = make_network(**parts)
         weight = np.linspace(0.5, 2.0, len(y))
         found = fisher_penalty(
-            model, x, y, loss=cross_entropy, alpha=1e-3, num_sub_batches=5, sample_weight=weight,
+            model,
+            x,
+            y,
+            loss=cross_entropy,
+            alpha=1e-3,
+            num_sub_batches=5,
+            sample_weight=weight,
             direction=direction,
-        )  # fmt: skip
+        )
         sign = -1.0 if direction == "descent" else 1.0
         value, gradients, _ = reference.penalty(model, cross_entropy, x, y, 1e-3, 5, weight, sign)
         # 1e-16 (a thousand roundings) / alpha
@@ -104,9 +123,15 @@ class TestClosedForms:
         model, x, y, hessians, g = self.quadratic(num_sub_batches)
         alpha = 0.05
         penalty, (gradient,) = fisher_penalty(
-            model, x, y, loss="mean_squared_error", alpha=alpha, num_sub_batches=num_sub_batches,
-            estimator=estimator, direction=direction,
-        )  # fmt: skip
+            model,
+            x,
+            y,
+            loss="mean_squared_error",
+            alpha=alpha,
+            num_sub_batches=num_sub_batches,
+            estimator=estimator,
+            direction=direction,
+        )
         pairs = list(zip(hessians, g, strict=True))
         expected = alpha * np.mean([a @ v for a, v in pairs], axis=0)
         np.testing.assert_allclose(gradient, expected, rtol=1e-12)
@@ -170,9 +195,14 @@ class TestClosedForms:
             return tape.gradient(loss, model.trainable_variables)
 
         _, found = fisher_penalty(
-            model, x, y, loss="mean_squared_error", alpha=1.0, num_sub_batches=1,
+            model,
+            x,
+            y,
+            loss="mean_squared_error",
+            alpha=1.0,
+            num_sub_batches=1,
             estimator="hessian_vector",
-        )  # fmt: skip
+        )
         start, g, step = [w.numpy() for w in model.trainable_variables], gradient(), 1e-6
         ends = []
         for sign in (1, -1):
@@ -225,9 +255,10 @@ class TestInvariances:
 
         @tf.function(
             input_signature=[
-                tf.TensorSpec([None, 6, 6, 2], "float64"), tf.TensorSpec([None], "int64")
+                tf.TensorSpec([None, 6, 6, 2], "float64"),
+                tf.TensorSpec([None], "int64"),
             ]
-        )  # fmt: skip
+        )
         def graph(x, y):
             return fisher_penalty(model, x, y, loss=cross_entropy, alpha=0.01)
 

@@ -203,11 +203,14 @@ class TestShortFormats:
             {"optimizer": lambda: keras.optimizers.SGD(gradient_accumulation_steps=2)},
             "`gradient_accumulation_steps` is not supported",
         ),
-        ({}, {"loss": lambda: keras.losses.SparseCategoricalCrossentropy(reduction="sum")},
-         "`loss` must be averaged over the batch"),
+        (
+            {},
+            {"loss": lambda: keras.losses.SparseCategoricalCrossentropy(reduction="sum")},
+            "`loss` must be averaged over the batch",
+        ),
         ({"data_term": "sub_batches"}, {}, "synchronized BatchNormalization"),
     ],
-)  # fmt: skip
+)
 def test_under_a_strategy(make_network, options, compile, message):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():

@@ -39,11 +39,18 @@ class TestWithoutBatchNorm:
         images = images[0].astype("float64"), images[1]
         results = [
             train(
-                make_network, images, replicas, 10, {"l2": 0.0625}, alpha=0.01, beta=5.0,
-                num_sub_batches=4, data_term=data_term,
+                make_network,
+                images,
+                replicas,
+                10,
+                {"l2": 0.0625},
+                alpha=0.01,
+                beta=5.0,
+                num_sub_batches=4,
+                data_term=data_term,
             )
             for replicas in (1, 2, 4)
-        ]  # fmt: skip
+        ]
         for network, _, history in results[1:]:
             for a, b in zip(results[0][0].get_weights(), network.get_weights(), strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13)

@@ -45,9 +45,15 @@ def trained(make_network, images, train, tmp_path):
     x, y = images
     np.savez(tmp_path / "data.npz", x=x, y=y)
     wrapper = train(
-        make_network(batch_norm=True), x, y, num_sub_batches=4, alpha=1e-3, beta=3.0, every=2,
+        make_network(batch_norm=True),
+        x,
+        y,
+        num_sub_batches=4,
+        alpha=1e-3,
+        beta=3.0,
+        every=2,
         fit={"batch_size": 12},
-    )  # fmt: skip
+    )
     wrapper.beta.assign(2.5)
     return wrapper
 
@@ -81,14 +87,22 @@ def test_wrapped_model_needs_nothing_of_this_package(trained, images, tmp_path, 
     "make",
     [
         lambda model: FisherRegularizedModel(
-            model, alpha=2e-4, beta=7.0, num_sub_batches=2, data_term="sub_batches",
-            estimator="hessian_vector", direction="ascent", every=3, fraction=0.5,
-            fuse_plain_steps=True, allow_tf32=True,
+            model,
+            alpha=2e-4,
+            beta=7.0,
+            num_sub_batches=2,
+            data_term="sub_batches",
+            estimator="hessian_vector",
+            direction="ascent",
+            every=3,
+            fraction=0.5,
+            fuse_plain_steps=True,
+            allow_tf32=True,
             name="wrapped",
         ),
         lambda model: SharpnessAwareModel(model, rho=0.1, beta=2.0, every=2),
     ],
-)  # fmt: skip
+)
 def test_config_holds_every_argument(make_network, make):
     wrapper = make(make_network())
     copy = type(wrapper).from_config(wrapper.get_config())

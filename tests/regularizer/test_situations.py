@@ -195,7 +195,9 @@ SITUATIONS = {
     "two inputs": Situation(
         lambda: two_outputs({"u": keras.Input((6,)), "v": keras.Input((2,))}),
         lambda: {"a": cross_entropy(), "b": "mse"},
-        {"a": LABELS, "b": TARGETS}, SUB, x={"u": X, "v": TARGETS},
+        {"a": LABELS, "b": TARGETS},
+        SUB,
+        x={"u": X, "v": TARGETS},
         compile={"loss_weights": {"a": 1.0, "b": 0.25}},
         sample_weight={"a": WEIGHTS, "b": WEIGHTS[::-1].copy()},
     ),
@@ -212,20 +214,29 @@ SITUATIONS = {
     ),
     "a metric of the model's own": Situation(Measures, cross_entropy, LABELS),
     "spectral norm": Situation(
-        lambda: mlp(layers.SpectralNormalization(layers.Dense(4))), cross_entropy, LABELS,
+        lambda: mlp(layers.SpectralNormalization(layers.Dense(4))),
+        cross_entropy,
+        LABELS,
         refused={"hessian_vector": "use in training what they assign there"},
     ),
     "counter": Situation(
-        lambda: mlp(Counts()), cross_entropy, LABELS,
+        lambda: mlp(Counts()),
+        cross_entropy,
+        LABELS,
         refused={"hessian_vector": "use in training what they assign there.*counts.*mean"},
     ),
     "activity": Situation(
-        lambda: mlp(activity_regularizer=keras.regularizers.L2(0.1)), cross_entropy, LABELS,
+        lambda: mlp(activity_regularizer=keras.regularizers.L2(0.1)),
+        cross_entropy,
+        LABELS,
         refused={SUB: "activity regularizers"},
     ),
     "mask": Situation(masked, cross_entropy, TOKEN_LABELS, x=TOKENS),
     "mask, weights": Situation(
-        masked, cross_entropy, TOKEN_LABELS, x=TOKENS,
+        masked,
+        cross_entropy,
+        TOKEN_LABELS,
+        x=TOKENS,
         sample_weight=RNG.exponential(size=(N, 5)),
     ),
     "ignore_class": Situation(mlp, lambda: cross_entropy(ignore_class=0), LABELS),
@@ -234,7 +245,9 @@ SITUATIONS = {
     "contrastive": Situation(mlp, Contrastive, LABELS),
     "scalar function": Situation(lambda: mlp(outputs=2), lambda: root_mean_square, TARGETS),
     "weighted mean": Situation(
-        mlp, lambda: cross_entropy(reduction="mean_with_sample_weight"), LABELS,
+        mlp,
+        lambda: cross_entropy(reduction="mean_with_sample_weight"),
+        LABELS,
         sample_weight=WEIGHTS,
     ),
     "sum": Situation(
@@ -243,14 +256,14 @@ SITUATIONS = {
     "no reduction": Situation(
         mlp, lambda: cross_entropy(reduction=None), LABELS, refused={SUB: "reduction=None"}
     ),
-    "sparse": Situation(
-        sparse, cross_entropy, LABELS, feed=tf.sparse.from_dense
-    ),
+    "sparse": Situation(sparse, cross_entropy, LABELS, feed=tf.sparse.from_dense),
     "ragged": Situation(ragged, cross_entropy, LABELS, x=SEQUENCES),
     "words": Situation(words, cross_entropy, LABELS, x=WORDS),
     "one logit, labels (N,)": Situation(
-        lambda: mlp(outputs=1), lambda: keras.losses.BinaryCrossentropy(from_logits=True),
-        LABELS > 0, SUB,
+        lambda: mlp(outputs=1),
+        lambda: keras.losses.BinaryCrossentropy(from_logits=True),
+        LABELS > 0,
+        SUB,
     ),
     "dropout": Situation(lambda: mlp(layers.Dropout(0.5, seed=1)), cross_entropy, LABELS, SUB),
     "segmentation": Situation(segmentation, cross_entropy, PIXELS, SUB, x=IMAGES),
@@ -260,9 +273,11 @@ SITUATIONS = {
     "language model": Situation(language_model, cross_entropy, TOKENS[:, ::-1], SUB, x=TOKENS),
     "siamese": Situation(siamese, lambda: "mse", TARGETS[:, :1], SUB, x=(X[:, :3], X[:, 3:])),
     "subclass, dict of outputs": Situation(
-        DictOutputs, lambda: {"a": cross_entropy(), "b": "mse"}, {"a": LABELS, "b": TARGETS},
+        DictOutputs,
+        lambda: {"a": cross_entropy(), "b": "mse"},
+        {"a": LABELS, "b": TARGETS},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=SITUATIONS.values(), ids=SITUATIONS)
@@ -297,9 +312,16 @@ def by_hand(situation, data_term, estimator):
         x, y, weight = reference.part(whole, slice(start, start + N))
         added = reference.added_gradient(model, x)
         found = gradient[data_term](
-            model, model._compile_loss, x, y, ALPHA, BETA, M,
-            sample_weight=weight, estimator=estimator,
-        )  # fmt: skip
+            model,
+            model._compile_loss,
+            x,
+            y,
+            ALPHA,
+            BETA,
+            M,
+            sample_weight=weight,
+            estimator=estimator,
+        )
         for variable, g, extra in zip(model.trainable_variables, found, added, strict=True):
             variable.assign(variable - g - extra)
     return model

@@ -31,9 +31,16 @@ class TestAgainstLoops:
     def step(self, train, network, x, y, data_term, **options):
         start = [w.numpy() for w in network.trainable_variables]
         train(
-            network, x, y, optimizer=keras.optimizers.SGD(RATE), alpha=ALPHA, beta=BETA,
-            num_sub_batches=M, data_term=data_term, fit={"shuffle": False, **options},
-        )  # fmt: skip
+            network,
+            x,
+            y,
+            optimizer=keras.optimizers.SGD(RATE),
+            alpha=ALPHA,
+            beta=BETA,
+            num_sub_batches=M,
+            data_term=data_term,
+            fit={"shuffle": False, **options},
+        )
         return [
             (a - w.numpy()) / RATE for a, w in zip(start, network.trainable_variables, strict=True)
         ]
@@ -104,9 +111,18 @@ class TestAgainstLoops:
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
         w = model.weights[0].numpy()
         train(
-            model, x, y, loss="mse", optimizer=keras.optimizers.SGD(RATE), alpha=ALPHA, beta=BETA,
-            num_sub_batches=2, estimator=estimator, direction=direction, fit={"shuffle": False},
-        )  # fmt: skip
+            model,
+            x,
+            y,
+            loss="mse",
+            optimizer=keras.optimizers.SGD(RATE),
+            alpha=ALPHA,
+            beta=BETA,
+            num_sub_batches=2,
+            estimator=estimator,
+            direction=direction,
+            fit={"shuffle": False},
+        )
         a = [2 * p.T @ p / 4 for p in (x[:4], x[4:])]
         g = [2 * p.T @ (p @ w - q) / 4 for p, q in ((x[:4], y[:4]), (x[4:], y[4:]))]
         expected = np.mean(g, 0) + BETA * ALPHA * np.mean(
@@ -155,9 +171,13 @@ class TestDropout:
         """Where the masks differed, R_alpha would be of the size of the loss, not of alpha."""
         x, y = images
         model = keras.Sequential(
-            [keras.Input((6, 6, 2)), keras.layers.Flatten(), keras.layers.Dropout(0.5),
-             keras.layers.Dense(4)]
-        )  # fmt: skip
+            [
+                keras.Input((6, 6, 2)),
+                keras.layers.Flatten(),
+                keras.layers.Dropout(0.5),
+                keras.layers.Dense(4),
+            ]
+        )
         for term in ("batch", "sub_batches"):
             logs = train(model, x, y, alpha=1e-6, data_term=term).history_.history
             ratio = logs["fisher_penalty"][0] / (1e-6 * logs["mean_sub_batch_grad_norm"][0])
@@ -170,9 +190,14 @@ class TestDropout:
             network = make_network(dropout=0.5)
             optimizer = keras.optimizers.SGD(1e-30)  # never moves
             history = train(
-                network, x, y, optimizer=optimizer, data_term=term, num_sub_batches=24,
+                network,
+                x,
+                y,
+                optimizer=optimizer,
+                data_term=term,
+                num_sub_batches=24,
                 fit={"epochs": 4},
-            ).history_.history  # fmt: skip
+            ).history_.history
             assert len(set(history["mean_sub_batch_grad_norm"])) == 4
 
 
@@ -210,9 +235,17 @@ class TestEveryAndFraction:
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
         w = model.weights[0].numpy()
         train(
-            model, x, y, loss="mse", optimizer=keras.optimizers.SGD(RATE), alpha=ALPHA, beta=BETA,
-            num_sub_batches=1, every=3, fit={"epochs": 4},
-        )  # fmt: skip
+            model,
+            x,
+            y,
+            loss="mse",
+            optimizer=keras.optimizers.SGD(RATE),
+            alpha=ALPHA,
+            beta=BETA,
+            num_sub_batches=1,
+            every=3,
+            fit={"epochs": 4},
+        )
         for step in range(4):
             g = 2 * x.T @ (x @ w - y) / 24
             w = w - RATE * (g + (3 * BETA * ALPHA * a @ g if step % 3 == 0 else 0))

@@ -14,9 +14,12 @@ class Server:
     def __init__(self, root, logs):
         self._process = subprocess.Popen(
             [sys.executable, str(root / "tests" / "reliability" / "server.py")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=root,
             env=os.environ | {"PYTHONPATH": str(root)},
-        )  # fmt: skip
+        )
         self._log = logs / "log"
 
     def start(self, script, flags, kill=None, **options):

@@ -8,9 +8,16 @@ import pytest
 from infomcr_tf.training import load_model
 
 FLAGS = [
-    "--dataset=digits", "--model=cnn", "--train-size=60", "--batch-size=20", "--epochs=2",
-    "--regularize=always", "--num-sub-batches=4", "--deterministic", "--augmentation=1-crop-f",
-]  # fmt: skip
+    "--dataset=digits",
+    "--model=cnn",
+    "--train-size=60",
+    "--batch-size=20",
+    "--epochs=2",
+    "--regularize=always",
+    "--num-sub-batches=4",
+    "--deterministic",
+    "--augmentation=1-crop-f",
+]
 
 
 @pytest.mark.slow

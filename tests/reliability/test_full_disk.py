@@ -10,9 +10,14 @@ import pytest
 from infomcr_tf.storage import DiskFullError, replacing, write_json
 
 SETTINGS = [
-    "--dataset=digits", "--model=cnn", "--train-size=30", "--batch-size=10", "--epochs=2",
-    "--regularize=never", "--save-every=1",
-]  # fmt: skip
+    "--dataset=digits",
+    "--model=cnn",
+    "--train-size=30",
+    "--batch-size=10",
+    "--epochs=2",
+    "--regularize=never",
+    "--save-every=1",
+]
 KILOBYTES = 20  # enough for config.json
 
 

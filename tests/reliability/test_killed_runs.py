@@ -14,10 +14,18 @@ from infomcr_tf.training import load_model
 
 KILLED = -9
 SETTINGS = {
-    "dataset": "digits", "model": "cnn", "train_size": 100, "validation_size": 30, "batch_size": 10,
-    "num_sub_batches": 2, "epochs": 6, "seed": 5, "augmentation": "1-crop-f", "save_every": "3",
+    "dataset": "digits",
+    "model": "cnn",
+    "train_size": 100,
+    "validation_size": 30,
+    "batch_size": 10,
+    "num_sub_batches": 2,
+    "epochs": 6,
+    "seed": 5,
+    "augmentation": "1-crop-f",
+    "save_every": "3",
     "learning_rate": 0.02,
-}  # fmt: skip
+}
 STEPS = 60
 # So small a learning rate that the loss stays where it is: the rate falls often.
 PLATEAU = {"schedule": "plateau", "patience": 1, "learning_rate": 1e-6}
@@ -113,8 +121,10 @@ def test_kills_signals_and_a_full_disk_leave_no_trace(server, whole, tmp_path):
             last = "\ninterrupted; give the same command again to resume\n"
             assert server.output.endswith(last)
             assert {file.name for file in path.iterdir()} - {"history.csv"} == {
-                "config.json", "logs", "checkpoint.npz",
-            }  # fmt: skip
+                "config.json",
+                "logs",
+                "checkpoint.npz",
+            }
     before = (path / "checkpoint.npz").read_bytes()
     names = {file.name for file in path.iterdir()}
     # A full disk, on which no file may be larger than this.
@@ -136,9 +146,13 @@ COMPARISON = ["--num-trials", 12, "--num-samples", 8]
 
 def comparison_of(out):
     assert {file.name for file in out.iterdir()} == {
-        "comparison.json", "comparison.csv", "comparison.png", "per_layer.csv", "per_layer.png",
+        "comparison.json",
+        "comparison.csv",
+        "comparison.png",
+        "per_layer.csv",
+        "per_layer.png",
         "training.png",
-    }  # fmt: skip
+    }
     return [(out / name).read_text() for name in ("comparison.json", "comparison.csv")]
 
 

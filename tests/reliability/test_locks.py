@@ -14,9 +14,14 @@ from infomcr_tf.storage import locked, replacing
 from infomcr_tf.training import CifarConfig, TrainingRun
 
 LONG = [
-    "--dataset=digits", "--model=cnn", "--train-size=20", "--batch-size=10", "--epochs=100000",
-    "--regularize=never", "--save-every=1",
-]  # fmt: skip
+    "--dataset=digits",
+    "--model=cnn",
+    "--train-size=20",
+    "--batch-size=10",
+    "--epochs=100000",
+    "--regularize=never",
+    "--save-every=1",
+]
 
 
 def names(folder):
@@ -40,9 +45,14 @@ def test_a_second_training_is_refused_until_the_first_is_dead(server, tmp_path, 
     os.kill(child, signal.SIGKILL)
     assert server.wait() == -signal.SIGKILL
     config = CifarConfig(
-        dataset="digits", model="cnn", train_size=20, batch_size=10, epochs=100_000,
-        regularize="never", run_dir=str(tmp_path / "run"),
-    )  # fmt: skip
+        dataset="digits",
+        model="cnn",
+        train_size=20,
+        batch_size=10,
+        epochs=100_000,
+        regularize="never",
+        run_dir=str(tmp_path / "run"),
+    )
     TrainingRun(config)
     assert ".lock" not in names(tmp_path / "run")
 

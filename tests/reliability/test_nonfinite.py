@@ -17,9 +17,17 @@ from infomcr_tf.training.state import all_variables, build_metrics
 
 STEPS = 3  # in an epoch
 SETTINGS = {
-    "dataset": "digits", "model": "cnn", "train_size": 60, "batch_size": 20, "epochs": 3,
-    "num_sub_batches": 4, "seed": 3, "schedule": "constant", "alpha": 1e-2, "learning_rate": 1e-3,
-}  # fmt: skip
+    "dataset": "digits",
+    "model": "cnn",
+    "train_size": 60,
+    "batch_size": 20,
+    "epochs": 3,
+    "num_sub_batches": 4,
+    "seed": 3,
+    "schedule": "constant",
+    "alpha": 1e-2,
+    "learning_rate": 1e-3,
+}
 MODES = {
     "plain": {"regularize": "never"},
     "penalty": {"regularize": "always"},
@@ -187,9 +195,14 @@ def test_counts_survive_an_interruption(make_run, spoil, monkeypatch):
 def test_dropout_seeds_and_moving_averages_are_put_back():
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(5), keras.layers.BatchNormalization(),
-         keras.layers.Dropout(0.5), keras.layers.Dense(2)]
-    )  # fmt: skip
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(5),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(2),
+        ]
+    )
     model.compile("adam", "mse", jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     build_metrics(model, (tf.TensorSpec([3, 4]), tf.TensorSpec([3, 2])))

@@ -14,9 +14,16 @@ from infomcr_tf.training.run_folder import DamagedRunError
 from infomcr_tf.training.tensorboard import TensorBoard
 
 SETTINGS = {
-    "dataset": "digits", "model": "cnn", "train_size": 60, "batch_size": 10, "epochs": 2,
-    "num_sub_batches": 2, "seed": 3, "regularize": "never", "augmentation": "1-crop-f",
-}  # fmt: skip
+    "dataset": "digits",
+    "model": "cnn",
+    "train_size": 60,
+    "batch_size": 10,
+    "epochs": 2,
+    "num_sub_batches": 2,
+    "seed": 3,
+    "regularize": "never",
+    "augmentation": "1-crop-f",
+}
 
 
 @pytest.fixture
@@ -86,7 +93,7 @@ def test_checkpoints_are_as_far_apart_as_asked_also_without_a_log(make_run, step
 
 @pytest.mark.parametrize("text", ["", "s", "0", "-1", "5 s", "5m", "1.5", "9" * 10, "٣"])
 def test_unsuitable_intervals_are_refused(text):
-    with pytest.raises(ValueError, match="`--save-every` should be a number of steps"):
+    with pytest.raises(ValueError, match="`--save-every` must be a number of steps"):
         Interval(text)
 
 
@@ -110,9 +117,11 @@ def test_a_checkpoint_that_cannot_be_used_is_named(make_run):
         with pytest.raises(DamagedRunError, match=r"checkpoint\.npz is damaged .*Delete it"):
             run.run(verbose=0)
     content = {
-        "position": {"epoch": 0, "step": 1}, "variables": [["float32", 3]], "rows": [],
+        "position": {"epoch": 0, "step": 1},
+        "variables": [["float32", 3]],
+        "rows": [],
         "callbacks": {},
-    }  # fmt: skip
+    }
     np.savez(run.folder.checkpoint_path, about=np.array(json.dumps(content)), v0=np.zeros(3))
     with pytest.raises(DamagedRunError, match=r"checkpoint\.npz is of another model"):
         run.run(verbose=0)

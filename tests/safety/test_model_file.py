@@ -147,7 +147,8 @@ CONFIGS = {
         "Lambda", {"name": "x", "function": function("get_file", "keras.utils")}
     ),
     "Lambda under another module": layer(
-        "Lambda", {"name": "x", "function": function("get_file", "keras.utils")},
+        "Lambda",
+        {"name": "x", "function": function("get_file", "keras.utils")},
         module="keras.src.layers.core.lambda_layer",
     ),
     "SavedModel": layer("TFSMLayer", {"name": "x", "filepath": "/no/such/folder"}),
@@ -174,10 +175,12 @@ CONFIGS = {
         "Dense", {"name": "x", "units": 3, "kernel_initializer": function("system", "os")}
     ),
     "hidden in a nested compile_config": layer(
-        "Sequential", {"name": "x", "layers": []}, module="keras",
+        "Sequential",
+        {"name": "x", "layers": []},
+        module="keras",
         compile_config={"loss": function("load_model", "keras.saving")},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("extra", CONFIGS.values(), ids=CONFIGS)
@@ -227,18 +230,21 @@ ARCHIVES = {
     "absolute name": (lambda c: c.append(("/tmp/evil.txt", b"x")), "entry '/tmp/evil.txt'"),
     "asset": (lambda c: c.append(("assets/words.txt", b"x")), "entry 'assets/words.txt'"),
     "symbolic link": (
-        lambda c: c.append((files.link_entry("assets/x"), b"/etc/passwd")), "assets/x",
+        lambda c: c.append((files.link_entry("assets/x"), b"/etc/passwd")),
+        "assets/x",
     ),
     "weights are a link": (
-        _replace(files.WEIGHTS, files.link_entry(files.WEIGHTS)), "'model.weights.h5' is a link",
+        _replace(files.WEIGHTS, files.link_entry(files.WEIGHTS)),
+        "'model.weights.h5' is a link",
     ),
     "two configurations": (
-        lambda c: c.append((files.CONFIG, b"{}")), "two entries of one name",
+        lambda c: c.append((files.CONFIG, b"{}")),
+        "two entries of one name",
     ),
     "no configuration": (lambda c: c.pop(1), "no entry 'config.json'"),
     "no weights": (lambda c: c.pop(2), "no entry 'model.weights.h5'"),
     "nothing": (lambda c: c.clear(), "no entry 'config.json'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("change", "message"), ARCHIVES.values(), ids=ARCHIVES)

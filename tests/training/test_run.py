@@ -142,9 +142,13 @@ def test_never_is_plain_keras(small_config):
         keras.losses.CategoricalCrossentropy(from_logits=True),
     )
     batches = data.training_dataset(
-        splits.train.images, splits.train.labels, batch_size=20, augmentation="no-aug",
-        normalization=run.data.normalization, seed=config.seed,
-    )  # fmt: skip
+        splits.train.images,
+        splits.train.labels,
+        batch_size=20,
+        augmentation="no-aug",
+        normalization=run.data.normalization,
+        seed=config.seed,
+    )
     batches = batches.map(lambda x, y: (x, tf.one_hot(y, 10)))
     model.fit(batches, steps_per_epoch=3, epochs=2, verbose=0, shuffle=False)
     for one, other in zip(model.get_weights(), run.folder.load_model().get_weights(), strict=True):

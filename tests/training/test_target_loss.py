@@ -13,14 +13,24 @@ from infomcr_tf.training.evaluation import evaluate, logits_function, loss_up_to
 
 # As in conftest.py.
 SMALL = {
-    "dataset": "digits", "model": "cnn", "train_size": 60, "validation_size": 30, "batch_size": 20,
-    "num_sub_batches": 4, "seed": 3,
-}  # fmt: skip
+    "dataset": "digits",
+    "model": "cnn",
+    "train_size": 60,
+    "validation_size": 30,
+    "batch_size": 20,
+    "num_sub_batches": 4,
+    "seed": 3,
+}
 # Of random crops, so that an epoch's running mean is not the loss of the images themselves.
 TO_TARGET = {
-    "target_loss": 1.5, "epochs": 60, "learning_rate": 0.05, "label_smoothing": 0.1,
-    "weight_decay": 0.01, "augmentation": "1-crop-f", "validation_size": 0,
-}  # fmt: skip
+    "target_loss": 1.5,
+    "epochs": 60,
+    "learning_rate": 0.05,
+    "label_smoothing": 0.1,
+    "weight_decay": 0.01,
+    "augmentation": "1-crop-f",
+    "validation_size": 0,
+}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +86,7 @@ def test_an_interrupted_run_does_not_train_beyond_the_level(small_config, monkey
 
 
 def test_the_level_must_be_positive(small_config):
-    with pytest.raises(ValueError, match="`--target-loss` should be a finite number > 0"):
+    with pytest.raises(ValueError, match="`--target-loss` must be a finite number above 0"):
         small_config(target_loss=0.0)
 
 

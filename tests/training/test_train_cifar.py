@@ -21,16 +21,43 @@ DIGITS = ["--dataset", "digits", "--model", "cnn"]
 
 # A value other than the default for each flag.
 VALUES = {
-    "dataset": "digits", "data_dir": "/", "train_size": 70, "validation_size": 11,
-    "confusion_size": 13, "augmentation": "flip-only", "normalization": "computed", "model": "cnn",
-    "epochs": 5, "batch_size": 12, "learning_rate": 0.25, "schedule": "cosine", "patience": 3,
-    "weight_decay": 0.125, "momentum": 0.75, "nesterov": False, "label_smoothing": 0.0625,
-    "regularize": "011", "alpha": 0.5, "beta": 2.5, "num_sub_batches": 6, "data_term": "batch",
-    "seed": 17, "gpus": 0, "virtual_devices": 2, "estimator": "hessian_vector",
-    "allow_tf32": True, "mixed_precision": True, "jit_compile": True, "target_loss": 0.5,
-    "keep_at": "1.0,0.75", "nested_sets": False, "stop": "zero-error",
-    "save_every": "7", "on_nonfinite": "skip", "deterministic": False,
-}  # fmt: skip
+    "dataset": "digits",
+    "data_dir": "/",
+    "train_size": 70,
+    "validation_size": 11,
+    "confusion_size": 13,
+    "augmentation": "flip-only",
+    "normalization": "computed",
+    "model": "cnn",
+    "epochs": 5,
+    "batch_size": 12,
+    "learning_rate": 0.25,
+    "schedule": "cosine",
+    "patience": 3,
+    "weight_decay": 0.125,
+    "momentum": 0.75,
+    "nesterov": False,
+    "label_smoothing": 0.0625,
+    "regularize": "011",
+    "alpha": 0.5,
+    "beta": 2.5,
+    "num_sub_batches": 6,
+    "data_term": "batch",
+    "seed": 17,
+    "gpus": 0,
+    "virtual_devices": 2,
+    "estimator": "hessian_vector",
+    "allow_tf32": True,
+    "mixed_precision": True,
+    "jit_compile": True,
+    "target_loss": 0.5,
+    "keep_at": "1.0,0.75",
+    "nested_sets": False,
+    "stop": "zero-error",
+    "save_every": "7",
+    "on_nonfinite": "skip",
+    "deterministic": False,
+}
 
 
 @pytest.fixture
@@ -136,13 +163,13 @@ MISTAKES = [
     (["--modle", "cnn"], "Did you mean '--model'"),
     (["--model", "resnet21"], "Did you mean 'resnet20'"),
     (["--epochs", "many"], "--epochs: invalid int value: 'many'"),
-    (["--alpha", "0"], "--alpha.*> 0"),
+    (["--alpha", "0"], "--alpha.*above 0"),
     (["--alpha", "inf"], "--alpha.*finite"),
     (["--num-sub-batches", "0"], "--num-sub-batches.*>= 1"),
-    ([*DIGITS, "--batch-size", "5"], "at least `--num-sub-batches`.*5 < 8"),
-    ([*DIGITS, "--batch-size", "5000"], "at most the number of training images, 1437"),
-    ([*DIGITS, "--train-size", "1500"], "1437 training images"),
-    ([*DIGITS, "--train-size", "1400", "--confusion-size", "100"], "1437 training images"),
+    ([*DIGITS, "--batch-size", "5"], "--num-sub-batches.*=8 for a batch of 5"),
+    ([*DIGITS, "--batch-size", "5000"], "at most the number of images, 1437"),
+    ([*DIGITS, "--train-size", "1500"], "--train-size.*images, 1437"),
+    ([*DIGITS, "--train-size", "1400", "--confusion-size", "100"], "--train-size.*images, 1437"),
     ([*DIGITS, "--gpus", "64"], "--gpus.*Received: 64"),
     ([*DIGITS, "--virtual-devices", "64"], "--virtual-devices.*Received: 64"),
     ([*DIGITS, "--virtual-devices", "3"], "divisible"),
@@ -184,8 +211,8 @@ def test_as_a_real_process(root_dir, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 2
     assert done.stdout == ""
-    expected = "train_cifar.py: error: `--alpha` should be a finite number > 0. Received: -1.0\n"
-    assert done.stderr == expected
+    expected = "`--alpha` must be a finite number above 0. Received: --alpha=-1.0"
+    assert done.stderr == f"train_cifar.py: error: {expected}\n"
     assert not list(tmp_path.iterdir())
 
 

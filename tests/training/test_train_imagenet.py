@@ -19,9 +19,23 @@ from infomcr_tf.data.order import START
 from infomcr_tf.training import ImageNetConfig, RunFolder, TrainingRun, load_data
 
 SMALL = [
-    "--model", "cnn", "--image-size", "20", "--crop-size", "16", "--batch-size", "4",
-    "--num-sub-batches", "4", "--learning-rate", "0.001", "--beta", "0.1", "--seed", "2",
-]  # fmt: skip
+    "--model",
+    "cnn",
+    "--image-size",
+    "20",
+    "--crop-size",
+    "16",
+    "--batch-size",
+    "4",
+    "--num-sub-batches",
+    "4",
+    "--learning-rate",
+    "0.001",
+    "--beta",
+    "0.1",
+    "--seed",
+    "2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +193,7 @@ def _mistakes(place, tmp_path):
         ([*data, "--manual-dir", str(partial)], "Missing.*ILSVRC2012_img_train.tar"),
         (["--image-folder", str(empty)], "Missing: .*/train"),
         ([*tars, "--gpus", "64"], "--gpus.*Received: 64"),
-        ([*tars, "--batch-size", "4"], "at least `--num-sub-batches`.*4 < 8"),
+        ([*tars, "--batch-size", "4"], "--num-sub-batches.*=8 for a batch of 4"),
         ([*tars, "--augmentation", "standart"], "Did you mean 'standard'"),
         ([*tars, "--mixed-precision"], "--mixed-precision.*hessian_vector"),
         ([*tars, "--virtual-devices", "2", "--jit-compile"], "--jit-compile.*one device"),

@@ -19,13 +19,21 @@ from infomcr_tf.training import ImageNetConfig, RunFolder, TrainingRun
 from infomcr_tf.training.strategy import distribution_strategy
 
 SETTINGS = {
-    "model": "cnn", "image_size": 20, "crop_size": 16, "validation_size": 3, "batch_size": 8,
-    "epochs": 4, "num_sub_batches": 4, "seed": 1,
+    "model": "cnn",
+    "image_size": 20,
+    "crop_size": 16,
+    "validation_size": 3,
+    "batch_size": 8,
+    "epochs": 4,
+    "num_sub_batches": 4,
+    "seed": 1,
     # The penalty acts from epoch 3 on. Its finite difference jumps where rounding moves a ReLU over
     # its kink, and such jumps accumulate: hence few and short steps.
-    "alpha": 1e-3, "beta": 1.0, "learning_rate": 1e-4,
+    "alpha": 1e-3,
+    "beta": 1.0,
+    "learning_rate": 1e-4,
     "target_loss": 1e-6,  # out of reach; after every epoch the workers find that out together
-}  # fmt: skip
+}
 SECONDS = 200  # twenty are enough, but not on a busy machine
 
 
@@ -133,9 +141,12 @@ def test_two_workers_one_of_them_killed_end_as_one_process(root_dir, tmp_path):
 def test_a_worker_whose_peer_is_killed_ends_with_one_line(root_dir, tmp_path, killed):
     imagenet_files.write_folder(tmp_path / "images", per_class=9)
     settings = SETTINGS | {
-        "image_folder": str(tmp_path / "images"), "run_dir": str(tmp_path / "run"),
-        "cache_dir": str(tmp_path / "cache"), "epochs": 100_000, "regularize": "never",
-    }  # fmt: skip
+        "image_folder": str(tmp_path / "images"),
+        "run_dir": str(tmp_path / "run"),
+        "cache_dir": str(tmp_path / "cache"),
+        "epochs": 100_000,
+        "regularize": "never",
+    }
     history = tmp_path / "run" / "history.csv"
     with Cluster(root_dir, settings, tmp_path) as cluster:
         deadline = time.monotonic() + SECONDS
@@ -162,10 +173,14 @@ def compare_history(two, one):
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", '{"cluster": {"worker": ["a:1"]}}',
-     '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-     '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}'],
-)  # fmt: skip
+    [
+        "{",
+        "[]",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+    ],
+)
 def test_unsuitable_tf_config_is_refused(text, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match=f"TF_CONFIG.*Received: {re.escape(text)}"):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.arguments import check_integer
+from infomcr_tf.arguments import check_argument, check_integer
 from infomcr_tf.data.imagenet.source import Source
 from infomcr_tf.progress import progress_bar
 from infomcr_tf.storage import read_json, replacing, write_json
@@ -101,7 +101,7 @@ def resize_once(
         ValueError: if an image cannot be decoded, or the cache is damaged.
         OSError: if the cache cannot be written.
     """
-    check_integer("image_size", image_size, minimum=8)
+    check_argument("image_size", image_size)
     check_integer("shard_size", shard_size, minimum=1)
     folder = Path(cache_dir) / f"{source.name}-{image_size}-{source.fingerprint}"
     if not (folder / "manifest.json").exists():

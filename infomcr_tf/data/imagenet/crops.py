@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.arguments import check_choice, check_integer
+from infomcr_tf.arguments import check_argument, check_choice
 from infomcr_tf.data.augmentation import image_seed
 from infomcr_tf.data.imagenet.cache import ResizedImages
 from infomcr_tf.data.imagenet.jpeg_augmentation import (
@@ -55,7 +55,7 @@ def training_crops(
         ValueError: if an argument is not as described.
     """
     check_choice("augmentation", augmentation, IMAGENET_AUGMENTATIONS)
-    _check_crop_size(crop_size, images.image_size)
+    check_crop_size(crop_size, images.image_size)
     batches = shuffled_batches(
         len(positions),
         batch_size=batch_size,
@@ -101,8 +101,8 @@ def evaluation_crops(
     Raises:
         ValueError: if an argument is not as described.
     """
-    check_integer("batch_size", batch_size, minimum=1)
-    _check_crop_size(crop_size, images.image_size)
+    check_argument("batch_size", batch_size)
+    check_crop_size(crop_size, images.image_size)
 
     def example(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         jpeg, label = images.read(position[tf.newaxis])
@@ -115,9 +115,10 @@ def evaluation_crops(
     return batched(dataset, example, batch_size)
 
 
-def _check_crop_size(crop_size: int, image_size: int) -> None:
-    check_integer("crop_size", crop_size, minimum=1)
+def check_crop_size(crop_size: int, image_size: int) -> None:
+    """Raises `ValueError` where the crop is larger than the image, or empty."""
+    check_argument("crop_size", crop_size)
     if crop_size > image_size:
         raise ValueError(
-            f"`crop_size` should be at most the images' size, {image_size}. Received: {crop_size}"
+            f"`crop_size` must be at most the images' size, {image_size}. Received: {crop_size}"
         )

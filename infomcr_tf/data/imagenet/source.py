@@ -65,6 +65,14 @@ class Source:
         )
 
 
+def check_places(data_dir: Any, manual_dir: Any, image_folder: Any) -> None:
+    """Raises `ValueError` where the images are said to lie in two places."""
+    if image_folder is not None and (data_dir is not None or manual_dir is not None):
+        raise ValueError(
+            "`image_folder` excludes `manual_dir` and `data_dir`. Leave one or the other out."
+        )
+
+
 def open_source(
     *,
     data_dir: str | os.PathLike | None = None,
@@ -83,9 +91,8 @@ def open_source(
     Raises:
         ValueError: if the images are not where they should be; the message names what is missing.
     """
+    check_places(data_dir, manual_dir, image_folder)
     if image_folder is not None:
-        if manual_dir is not None:
-            raise ValueError("`image_folder` and `manual_dir` exclude each other. Leave one out.")
         return _open_folder(Path(image_folder))
     import tensorflow_datasets as tfds
 
@@ -134,7 +141,7 @@ def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | os.PathLike | 
     missing = [name for name in TARS if name not in sizes]
     if missing:
         raise ValueError(
-            f"`--manual-dir` should hold {' and '.join(TARS)} (from https://image-net.org). "
+            f"`--manual-dir` must hold {' and '.join(TARS)} (from https://image-net.org). "
             f"Missing in {manual_dir}: {', '.join(missing)}"
         )
     config = tfds.download.DownloadConfig(
@@ -155,7 +162,7 @@ def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | os.PathLike | 
 
 def _tar_sizes(manual_dir: Path) -> dict[str, int]:
     if not manual_dir.is_dir():
-        raise ValueError(f"`--manual-dir` should be an existing folder. Received: {manual_dir}")
+        raise ValueError(f"`--manual-dir` must be an existing folder. Received: {manual_dir}")
     paths = [manual_dir / name for name in TARS]
     return {path.name: path.stat().st_size for path in paths if path.is_file()}
 
@@ -183,7 +190,7 @@ def _open_folder(folder: Path) -> Source:
     for split in splits.values():
         if not (folder / split).is_dir():
             raise ValueError(
-                "`--image-folder` should be a folder with train/ and val/, each with one folder "
+                "`--image-folder` must be a folder with train/ and val/, each with one folder "
                 f"per class. Missing: {folder / split}"
             )
         content[split] = sorted(
@@ -195,7 +202,7 @@ def _open_folder(folder: Path) -> Source:
     for part, info in infos.items():
         if info is None or not info.num_examples:
             raise ValueError(
-                "`--image-folder` should hold JPEG or PNG images in one folder per class. None in: "
+                "`--image-folder` must hold JPEG or PNG images in one folder per class. None in: "
                 f"{folder / splits[part]}"
             )
     return Source(

@@ -214,7 +214,8 @@ def _shifted(geometry: _Geometry, x: tf.Tensor, d: tf.Tensor) -> Iterator[tf.Ten
                 offset, geometry.dilations, geometry.strides, outputs, strict=True
             )
         ]
-        yield x[(slice(None), *windows)]
+        index = (slice(None), *windows)
+        yield x[index]
 
 
 def _padding(geometry: _Geometry, inputs: list[int], outputs: list[int]) -> list[tuple[int, int]]:

@@ -14,8 +14,10 @@ _WIDE = 4096
 def batch_axis(*tensors: tf.Tensor) -> int | None:
     """The one axis without a static length, where all tensors have the same."""
     axes = {tuple(i for i, size in enumerate(t.shape) if size is None) for t in tensors}
-    (axes,) = axes if len(axes) == 1 else [()]
-    return axes[0] if len(axes) == 1 else None
+    if len(axes) != 1:
+        return None
+    (unknown,) = axes
+    return unknown[0] if len(unknown) == 1 else None
 
 
 def by_example(tensor: tf.Tensor, use: Use) -> tf.Tensor | None:

@@ -80,12 +80,12 @@ def _gradient(
     new = [s for s in parameter if s in output and s not in x_kept]
     sizes |= {s: size for s, size in zip(output, calls[0][1].shape, strict=True) if s not in sizes}
 
-    def ordered(tensor: tf.Tensor, given: str, last: list[str]) -> tf.Tensor:
+    def ordered(tensor: tf.Tensor, subscripts: str, last: list[str]) -> tf.Tensor:
         """[n, G, S, last], with axes that are not in the result summed over."""
         wanted = [n, *groups, *shared, *last]
-        gone = [i for i, s in enumerate(given) if s not in wanted]
+        gone = [i for i, s in enumerate(subscripts) if s not in wanted]
         tensor = tf.reduce_sum(tensor, gone) if gone else tensor
-        given = [s for s in given if s in wanted]
+        given = [s for s in subscripts if s in wanted]
         present = [s for s in wanted if s in given]
         tensor = tf.transpose(tensor, [given.index(s) for s in present])
         for i, s in enumerate(wanted):  # positions that the examples are broadcast over

@@ -13,9 +13,13 @@ NORMALIZATION = imagenet.imagenet_normalization("mean")
 
 def stream(images, **changes):
     settings = {
-        "positions": np.arange(len(images)), "batch_size": 4, "crop_size": 33,
-        "augmentation": "standard", "normalization": NORMALIZATION, "seed": 0,
-    } | changes  # fmt: skip
+        "positions": np.arange(len(images)),
+        "batch_size": 4,
+        "crop_size": 33,
+        "augmentation": "standard",
+        "normalization": NORMALIZATION,
+        "seed": 0,
+    } | changes
     return imagenet.training_crops(images, settings.pop("positions"), **settings)
 
 
@@ -48,8 +52,10 @@ def test_order_and_augmentation_are_functions_of_seed_epoch_and_position(resized
             for image, label, place in zip(x, y, places_of_batch.numpy(), strict=True):
                 what = imagenet.draw_augmentation(
                     data.image_seed(5, epoch, place),
-                    image_size=40, crop_size=33, augmentation="standard",
-                )  # fmt: skip
+                    image_size=40,
+                    crop_size=33,
+                    augmentation="standard",
+                )
                 expected = imagenet.augment_jpeg(jpegs[place], what, 33, NORMALIZATION)
                 # Eager and graph may round the same operations differently.
                 np.testing.assert_allclose(image, expected, rtol=0, atol=1e-6)
@@ -94,10 +100,10 @@ def test_evaluation_batches_are_centre_crops_in_order(resized):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"crop_size": 41}, "`crop_size` should be at most the images' size, 40"),
-        ({"batch_size": 16}, "`batch_size` should be at most the number of images, 15"),
+        ({"crop_size": 41}, "`crop_size` must be at most the images' size, 40"),
+        ({"batch_size": 16}, "`batch_size` must be at most the number of images, 15"),
         ({"augmentation": "none"}, "`augmentation` must be one of"),
-        ({"shard": data.Shard(0, 3)}, "`batch_size` should be divisible by the number of workers"),
+        ({"shard": data.Shard(0, 3)}, "`batch_size` must be divisible by the number of workers"),
         ({"start_step": 3}, "less than the 3 steps"),
     ],
 )

@@ -95,7 +95,7 @@ def test_unsuitable_image_folders(image_folder, tmp_path):
     (tmp_path / "val").mkdir()
     with pytest.raises(ValueError, match=r"one folder per class. None in: .*/train"):
         imagenet.open_source(image_folder=tmp_path)
-    with pytest.raises(ValueError, match="exclude each other"):
+    with pytest.raises(ValueError, match="`image_folder` excludes `manual_dir`"):
         imagenet.open_source(image_folder=image_folder, manual_dir=tmp_path)
 
 

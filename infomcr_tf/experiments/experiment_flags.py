@@ -64,38 +64,52 @@ def _parser(prog: str, description: str) -> Parser:
     add("--preset", required=True, metavar="PRESET", help=f"size, one of: {', '.join(PRESETS)}")
     add("--out", required=True, metavar="DIR", help="folder of runs, measurements and results")
     add(
-        "--dry-run", action="store_true",
+        "--dry-run",
+        action="store_true",
         help="print runs, epochs and the time they would take, from a step measured here",
-    )  # fmt: skip
+    )
     add("--seeds", type=int, metavar="INT", help="runs of each setting (default: the preset's)")
     add(
-        "--beta", type=float, nargs="+", default=(), metavar="FLOAT",
+        "--beta",
+        type=float,
+        nargs="+",
+        default=(),
+        metavar="FLOAT",
         help="weight of the penalty (default: selected, with the preset small 10); tables may have "
         "several",
-    )  # fmt: skip
+    )
     add("--model", metavar="NAME", help="tables: only this architecture (default: the preset's)")
     add(
-        "--target-loss", type=float, metavar="FLOAT",
+        "--target-loss",
+        type=float,
+        metavar="FLOAT",
         help="scenarios: stop each run at this training cross-entropy (default: the preset's)",
-    )  # fmt: skip
+    )
     add(
-        "--train-size", type=int, metavar="INT",
+        "--train-size",
+        type=int,
+        metavar="INT",
         help="scenarios: training images, confusion sets in proportion (default: the preset's)",
-    )  # fmt: skip
+    )
     add(
-        "--hessian", action="store_true",
+        "--hessian",
+        action="store_true",
         help="scenarios: also measure the Hessian at each minimum, beside the Fisher matrix",
-    )  # fmt: skip
+    )
     add("--gpus", type=int, metavar="INT", help="GPUs for each run (default: one if there is one)")
     add(
-        "--engine", default="local", metavar="NAME",
+        "--engine",
+        default="local",
+        metavar="NAME",
         help="local: one run after the other; parallel: several at once on the CPU of this "
         "machine; ray: over a Ray cluster (default: local)",
-    )  # fmt: skip
+    )
     add(
-        "--at-once", type=int, metavar="INT",
+        "--at-once",
+        type=int,
+        metavar="INT",
         help="parallel: runs at once, which share the cores out (default: one for each core)",
-    )  # fmt: skip
+    )
     add("--data-dir", metavar="DIR", help="folder of tensorflow-datasets' data sets")
     for flag in ("--manual-dir", "--image-folder", "--cache-dir"):
         add(flag, metavar="DIR", help="table2: see train_imagenet.py")

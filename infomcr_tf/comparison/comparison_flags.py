@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infomcr_tf.command_line.options import Parser
-from infomcr_tf.comparison.comparison import compare
+from infomcr_tf.comparison.compare import compare
 from infomcr_tf.comparison.comparison_options import ComparisonOptions
 from infomcr_tf.comparison.minimum import DataOptions
 
@@ -35,9 +35,11 @@ def compare_from_flags(argv: Sequence[str] | None, *, prog: str, description: st
         data_options = DataOptions.from_flags(values)
         options = ComparisonOptions.from_flags(values)
         comparison = compare(
-            {path: path for path in paths}, out=out, data_options=data_options,
+            {path: path for path in paths},
+            out=out,
+            data_options=data_options,
             **options.arguments(),
-        )  # fmt: skip
+        )
     print(comparison)
     written = sorted(path.name for path in Path(out).iterdir() if path.suffix != ".lock")
     print(f"written to {out}: {', '.join(name for name in written if not name.startswith('.'))}")

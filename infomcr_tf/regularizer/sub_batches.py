@@ -23,7 +23,7 @@ def as_tensors(batch: Any) -> Any:
     )
 
 
-def batch_size(x: Any) -> Any:
+def batch_length(x: Any) -> Any:
     """Returns the number of examples: an int where it is known while tracing, else a tensor."""
     return _length(first_leaf(x))
 
@@ -46,7 +46,7 @@ class Partition(NamedTuple):
 
 def partition(x: Any, num_sub_batches: int) -> Partition:
     """M sub-batches of floor(B / M) examples; of a batch with B < M, B of one example each."""
-    size = batch_size(x)
+    size = batch_length(x)
     if isinstance(size, int):
         count = max(1, min(num_sub_batches, size))
     else:
@@ -60,14 +60,19 @@ def check_enough(x: Any, num_sub_batches: int) -> list[tf.Operation]:
     Raises:
         ValueError: If the batch is known to be smaller than `num_sub_batches`.
     """
-    size = batch_size(x)
+    size = batch_length(x)
     if not isinstance(size, int):
         return check_in_graph(
             size >= num_sub_batches, too_small("a batch of fewer", num_sub_batches)
         )
-    if size < num_sub_batches:
-        raise ValueError(too_small(f"a batch of {size}", num_sub_batches))
+    check_batch_size(size, num_sub_batches)
     return []
+
+
+def check_batch_size(batch_size: int, num_sub_batches: int) -> None:
+    """Raises `ValueError` unless B >= M."""
+    if batch_size < num_sub_batches:
+        raise ValueError(too_small(f"a batch of {batch_size}", num_sub_batches))
 
 
 def too_small(batch: str, num_sub_batches: int) -> str:
