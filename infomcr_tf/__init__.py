@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     # In the cycle of imports mypy would take the name in the package for the module.
     from infomcr_tf.characterization.characterize import characterize
-    from infomcr_tf.comparison.compare import compare
+    from infomcr_tf.comparison.compared import compare
     from infomcr_tf.regularizer import (
         BetaSchedule,
         FisherRegularizedModel,

@@ -1,6 +1,6 @@
 """Several trained minima side by side: their metrics as a table and as pictures."""
 
-from infomcr_tf.comparison.compare import Compared, Comparison, compare
+from infomcr_tf.comparison.compared import Compared, Comparison, compare
 from infomcr_tf.comparison.comparison_options import ComparisonOptions
 from infomcr_tf.comparison.minimum import DataOptions, Minimum
 

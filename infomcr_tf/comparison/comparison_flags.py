@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infomcr_tf.command_line.options import Parser
-from infomcr_tf.comparison.compare import compare
+from infomcr_tf.comparison.compared import compare
 from infomcr_tf.comparison.comparison_options import ComparisonOptions
 from infomcr_tf.comparison.minimum import DataOptions
 

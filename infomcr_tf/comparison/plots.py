@@ -31,7 +31,7 @@ from infomcr_tf.pictures import (
 )
 
 if TYPE_CHECKING:
-    from infomcr_tf.comparison.compare import Compared
+    from infomcr_tf.comparison.compared import Compared
 
 _TRAINING_PANELS = (
     ("loss", "training loss (with L2)", "nat"),

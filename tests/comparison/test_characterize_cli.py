@@ -98,7 +98,7 @@ def test_measures_each_run_on_its_own_unaugmented_subset_without_the_confusion_s
 
 def test_same_command_again_goes_on_from_finished_trials(runs, tmp_path, monkeypatch, capsys):
     out = ["--out", str(tmp_path), "--metrics", "gamma_hat,trace"]
-    import infomcr_tf.comparison.compare as comparison
+    import infomcr_tf.comparison.compared as comparison
 
     def fail(*_):
         raise KeyboardInterrupt

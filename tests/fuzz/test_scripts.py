@@ -53,7 +53,7 @@ def call(script, arguments, plots=False):
         warnings.simplefilter("ignore")
         if not plots:
             for name in ("plot_comparison", "save_picture"):  # they take most of the time
-                picture = mock.patch(f"infomcr_tf.comparison.compare.{name}")
+                picture = mock.patch(f"infomcr_tf.comparison.compared.{name}")
                 pictures.append(stack.enter_context(picture))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
             try:
@@ -102,7 +102,7 @@ def unfinished():
 def interrupted():
     """The checkpoint of a measurement whose trials are over, and its result."""
     out = place() / "interrupted"
-    late = mock.patch("infomcr_tf.comparison.compare.plot_comparison", side_effect=Ended)
+    late = mock.patch("infomcr_tf.comparison.compared.plot_comparison", side_effect=Ended)
     with late as reached, pytest.raises(Ended):
         call(characterize, [finished(), *MEASURE, "--out", out], plots=True)
     reached.assert_called_once()
