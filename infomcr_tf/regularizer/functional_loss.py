@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from infomcr_tf.normalization_kernels import check_second_derivatives, normalization_kernels
 from infomcr_tf.regularizer.data_term import synchronized_layers
+from infomcr_tf.regularizer.graph_checks import nodes_of
 from infomcr_tf.regularizer.replicas import per_example_values
 
 
@@ -212,10 +213,17 @@ def add(
 
 
 def dense_gradients(gradients: list[Any], sources: list[Any]) -> list[tf.Tensor]:
-    """Gradients as dense tensors: zeros where unconnected, embeddings' slices summed."""
-    return [
+    """Gradients as dense tensors: zeros where unconnected, embeddings' slices summed.
+
+    Their shapes are known, which they are not after every operation (CTC).
+    """
+    dense = [
         tf.zeros(source.shape, source.dtype) if g is None else tf.convert_to_tensor(g)
         for g, source in zip(gradients, sources, strict=True)
+    ]
+    return [
+        g if g.shape.is_fully_defined() else tf.ensure_shape(g, source.shape)
+        for g, source in zip(dense, sources, strict=True)
     ]
 
 
@@ -234,8 +242,7 @@ def _depends_on(tensor: tf.Tensor, other: tf.Tensor) -> bool:
 
 def _check_side_effects(graph: tf.Graph) -> None:
     """Refuses a traced function that assigns variables of TensorFlow."""
-    definition = graph.as_graph_def()
-    for node in (*definition.node, *(n for f in definition.library.function for n in f.node_def)):
+    for node in nodes_of(graph):
         if node.op.startswith(("Assign", "ResourceScatter")):
             raise ValueError(
                 "`model` must hold what it assigns in training in Keras' variables "

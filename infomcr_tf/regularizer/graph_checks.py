@@ -67,3 +67,32 @@ def graph_errors_as_value_errors() -> Iterator[None]:
         # TensorFlow escapes quotes.
         message = found[2].replace("] [", "").replace("\\'", "'")
         raise _ERRORS.get(found[1], ValueError)(message) from None
+
+
+def nodes_of(graph: tf.Graph) -> Iterator[Any]:
+    """The operations of a graph and of the functions that it calls."""
+    definition = graph.as_graph_def()
+    yield from definition.node
+    for function in definition.library.function:
+        yield from function.node_def
+
+
+@contextmanager
+def second_derivatives_exist() -> Iterator[None]:
+    """Raises `ValueError` where the gradients made inside have no derivative (CTC).
+
+    In a loop's body TensorFlow puts a `SymbolicGradient` in its place, which fails when it runs.
+    """
+    missing = None
+    try:
+        yield
+        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        if graph and any(node.op == "SymbolicGradient" for node in nodes_of(graph)):
+            missing = "an operation in a loop"
+    except LookupError as error:
+        missing = " ".join(str(error).split())
+    if missing:
+        raise ValueError(
+            "`estimator` must be 'finite_difference' with a loss or layer that TensorFlow cannot "
+            f"differentiate twice. Received: estimator='hessian_vector' and {missing}"
+        )

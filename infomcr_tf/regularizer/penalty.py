@@ -15,6 +15,7 @@ from infomcr_tf.regularizer.functional_loss import (
     dense_gradients,
     times,
 )
+from infomcr_tf.regularizer.graph_checks import second_derivatives_exist
 from infomcr_tf.regularizer.requirements import check_layers, check_outputs
 from infomcr_tf.regularizer.sub_batches import as_tensors, check_enough, partition, slice_batch
 
@@ -135,7 +136,8 @@ def _hessian_vector(
         tape.watch(weights)
         value, g, evaluation = loss.value_and_gradient(weights, *args)
         square = tf.add_n([tf.cast(tf.reduce_sum(a * tf.stop_gradient(a)), g[0].dtype) for a in g])
-    product = dense_gradients(tape.gradient(square, weights), weights)
+    with second_derivatives_exist():
+        product = dense_gradients(tape.gradient(square, weights), weights)
     return SubBatchPenalty(
         loss=value,
         penalty=alpha * square,

@@ -243,6 +243,12 @@ SITUATIONS = {
     "dice": Situation(softmax, keras.losses.Dice, np.eye(3)[LABELS]),
     "circle": Situation(mlp, keras.losses.Circle, LABELS),
     "contrastive": Situation(mlp, Contrastive, LABELS),
+    "CTC": Situation(
+        lambda: keras.Sequential([keras.Input((6,)), layers.Reshape((6, 1)), layers.Dense(4)]),
+        keras.losses.CTC,
+        1 + np.c_[LABELS, LABELS],
+        refused={"hessian_vector": "cannot differentiate twice"},
+    ),
     "scalar function": Situation(lambda: mlp(outputs=2), lambda: root_mean_square, TARGETS),
     "weighted mean": Situation(
         mlp,
