@@ -101,7 +101,8 @@ def _panels(results: Results) -> list[tuple[str, str]]:
     measured = [set(row) for row in results.rows]
     found = [next(error for error in _ERRORS if error[0] in measured[0])]
     for metric in shown("figure"):
-        unit = f" ({unit_label(metric.unit)})"
+        unit = unit_label(metric.unit)
+        unit = f" ({unit})" if unit else ""
         found.append((metric.name, metric.label + unit))
         if metric.name == "gamma_hat":
             found.append(("gamma_hat_equalized", f"{metric.label} at equal loss{unit}"))
