@@ -60,7 +60,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "show_signature": False,
     "download_all_examples": False,
-    "min_reported_time": 0,
+    "write_computation_times": False,  # a page with scripts of other sites
     "show_memory": False,
     "plot_gallery": "True",
 }
