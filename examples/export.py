@@ -28,7 +28,8 @@ def main():
     model.fit(x, y, batch_size=40, epochs=2, verbose=0)
     with tempfile.TemporaryDirectory() as folder:
         model.model.export(folder, verbose=False)
-        served = tf.saved_model.load(folder).serve(tf.constant(x, tf.float32))
+        loaded = tf.saved_model.load(folder)  # its variables live as long as it does
+        served = loaded.serve(tf.constant(x, tf.float32))
     np.testing.assert_allclose(served, model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
     print("exported: the served logits are the network's")
 

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from infomcr_tf.characterization.metric_table import METRICS, Metric, shown
+from infomcr_tf.characterization.per_layer import PerLayer
 from infomcr_tf.characterization.report_plot import (
     MOST_LAYERS,
     draw_layers,
@@ -114,7 +115,7 @@ def plot_layers(minima: Sequence[Compared]) -> Picture | None:
         minima: a colour each, those of `plot_comparison`.
     """
     names = short_names([m.name for m in minima])
-    known = {name: m.report.per_layer for name, m in zip(names, minima, strict=True)}
+    known = dict(zip(names, _with_equal_paths([m.report.per_layer for m in minima]), strict=True))
     paths = dict.fromkeys(path for layers in known.values() for path in layers.largest(MOST_LAYERS))
     layers = list(paths)[:MOST_LAYERS]
     if not layers:
@@ -175,6 +176,14 @@ def plot_training(minima: Sequence[Compared]) -> Picture | None:
         *axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=min(6, len(runs))
     )
     return picture
+
+
+def _with_equal_paths(minima: Sequence[PerLayer]) -> Sequence[PerLayer]:
+    """Layers of one architecture under the first's paths: Keras numbers the layers of each copy."""
+    sizes = [[layer.num_parameters for layer in layers.values()] for layers in minima]
+    if any(each != sizes[0] for each in sizes):
+        return minima
+    return [PerLayer(dict(zip(minima[0], layers.values(), strict=True))) for layers in minima]
 
 
 def _is_shown(name: str, row: dict[str, float]) -> bool:

@@ -1,5 +1,6 @@
 """Each layer's part of xi, against J computed one example and one layer at a time."""
 
+import dataclasses
 import json
 
 import keras
@@ -9,6 +10,7 @@ import reference
 from gradients.small_networks import conv_net, images
 
 from infomcr_tf import MinimumReport, characterize, compare
+from infomcr_tf.characterization import PerLayer
 from infomcr_tf.gradients import GradientEngine, gram_matrix
 
 
@@ -145,6 +147,27 @@ def test_a_comparison_writes_the_layers(case, tmp_path):
     assert len(lines) == 1 + 2 * layers
     assert lines[0].startswith("run,layer,num_parameters,trace_share")
     assert (tmp_path / "out" / "per_layer.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_copies_of_one_architecture_share_the_rows(case):
+    """Keras calls the layers of a second copy conv2d_1 and so on."""
+    report = characterize(*case, num_trials=2, num_samples=12, metrics=["trace"], progress=False)
+    renamed = PerLayer({f"{path}_1": layer for path, layer in report.per_layer.items()})
+    copy = dataclasses.replace(report, per_layer=renamed)
+    picture = compare({"a": report, "b": copy}).plot_layers()
+    rows = [label.get_text() for label in picture.axes[0].get_yticklabels()]
+    assert rows == list(report.per_layer)
+    other = PerLayer(dict(list(renamed.items())[1:]))
+    different = dataclasses.replace(report, per_layer=other)
+    picture = compare({"a": report, "b": different}).plot_layers()
+    rows = [label.get_text() for label in picture.axes[0].get_yticklabels()]
+    assert rows == [*report.per_layer, *other]
+
+
+def test_a_comparison_of_saved_layers_is_whole(case, tmp_path):
+    model, x, y = case
+    settings = {"num_trials": 2, "num_samples": 12, "metrics": ["trace"], "progress": False}
+    comparison = compare({"a": model}, x, y, out=tmp_path / "out", **settings)
     saved = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert list(saved["minima"][0]["report"]["per_layer"]) == list(
         comparison.minima[0].report.per_layer
