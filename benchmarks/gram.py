@@ -11,7 +11,7 @@ with the peak resident memory and the operations it takes. Prints JSON with the 
     python benchmarks/gram.py --models cnn resnet20 [--methods auto jacobian] [--rounds 7]
     python benchmarks/gram.py --models vit bert lstm --examples 32
     python benchmarks/gram.py --memory wrn18_1_5 128
-    python benchmarks/gram.py --large 4000
+    python benchmarks/gram.py --large 4000 [--max-memory 4]
 """
 
 import argparse
@@ -45,9 +45,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds")
     parser.add_argument("--memory", nargs=2, metavar=("MODEL", "SIDE"), help="peak memory instead")
     parser.add_argument("--large", type=int, metavar="N", help="one large Gram matrix instead")
+    parser.add_argument("--max-memory", type=float, default=2, help="of --large, in GiB")
     arguments = parser.parse_args()
     if arguments.large:
-        result = {"large": large(arguments.large)}
+        result = {"large": large(arguments.large, arguments.max_memory)}
     elif arguments.memory:
         result = {"memory": memory(arguments.memory[0], int(arguments.memory[1]), arguments)}
     else:
@@ -143,19 +144,21 @@ def memory(name, side, arguments):
     }
 
 
-def large(n):
+def large(n, max_memory):
     """Time, peak resident memory and operations of ln|xi| of n images on resnet20."""
     keras.utils.set_random_seed(0)
     model = models.resnet20()
     x, y = examples(n)
     start = time.perf_counter()
-    gram = GradientEngine(model).gram(x, y, progress=True)
+    engine = GradientEngine(model, max_memory_bytes=int(max_memory * 1024**3))
+    gram = engine.gram(x, y, progress=True)
     in_products = time.perf_counter() - start
     logdet = gram.logdet
     taken = time.perf_counter() - start
     multiplications = n * (n + 1) / 2 * num_parameters(model)
     return {
         "examples": n,
+        "max_memory_gib": max_memory,
         "seconds": round(taken, 1),
         "seconds_without_determinant": round(in_products, 1),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, 2),

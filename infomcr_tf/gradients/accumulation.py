@@ -19,7 +19,7 @@ import tensorflow as tf
 from infomcr_tf.gradients.blocks import Block, inner_products, layer_products
 from infomcr_tf.gradients.examples import take
 from infomcr_tf.gradients.head import HeadOutput
-from infomcr_tf.gradients.passes import ERROR_SAMPLE, Pass, errors
+from infomcr_tf.gradients.passes import ERROR_SAMPLE, Pass, sample
 from infomcr_tf.progress import progress_bar
 from infomcr_tf.storage import replacing
 
@@ -53,7 +53,8 @@ class Accumulation:
     ) -> None:
         self._layers = layers
         self.products = np.zeros((n, n) if layers is None else (max(layers) + 1, n, n))
-        self.errors = np.zeros((2, min(n, ERROR_SAMPLE), min(n, ERROR_SAMPLE)))
+        few = min(n, tile, ERROR_SAMPLE)
+        self.errors = np.zeros((2, few, few))
         self.head: HeadOutput | None = None
         self.tiles = [slice(start, min(n, start + tile)) for start in range(0, n, tile)]
         self._state = None if state is None else Path(state)
@@ -74,6 +75,12 @@ class Accumulation:
                 self._done = number + 1
                 self._write(last=self._done == len(passes))
         self._mirror()
+
+    def take_whole(self, head: HeadOutput, products: tf.Tensor, few: list[Block]) -> None:
+        """Takes what one pass over all examples at once gives, see `Plan.whole`."""
+        self.head, self.products = checked(head), products.numpy()
+        if few:
+            self.errors = _errors(products, few)
 
     def refine(
         self, passes: list[Pass], x: Any, y: tf.Tensor, pairs: list[tuple[int, int]]
@@ -96,7 +103,8 @@ class Accumulation:
         return [(i, j) for i in range(count) for j in range(i, count)]
 
     def _bar(self, total: int, done: int) -> Any:
-        return progress_bar(total, title="pairs of tiles", done=done, shown=self._progress)
+        shown = self._progress and total > 1
+        return progress_bar(total, title="pairs of tiles", done=done, shown=shown)
 
     def _add(
         self,
@@ -124,8 +132,7 @@ class Accumulation:
             else:
                 products = inner_products(tiles[i], tiles[j], dtype)
             if dtype == tf.float32 and i == j == 0 and self._layers is None:
-                sample = errors(products, tiles[0]).numpy()
-                self.errors[:, : sample.shape[1], : sample.shape[2]] += sample
+                self.errors += _errors(products, sample(tiles[0]))
             self.products[..., self.tiles[i], self.tiles[j]] += products.numpy()
             bar.update()
 
@@ -159,16 +166,34 @@ class Accumulation:
         self._written = time.monotonic()
 
 
+def _errors(products: tf.Tensor, few: list[Block]) -> np.ndarray:
+    """The errors of the products of the first examples in float32, and what is right: [2, m, m]."""
+    exact = inner_products(few, few, tf.float64).numpy()
+    return np.stack([products[: len(exact), : len(exact)] - exact, exact])
+
+
 def run_pass(part: Pass, x: Any, y: tf.Tensor) -> tuple[HeadOutput, list[Block]]:
     """The head's output and the blocks of one pass, for the examples of one tile."""
     n = len(y)
     chunks = [slice(i, i + part.chunk_size) for i in range(0, n, part.chunk_size)]
     results = [part.function(take(x, chunk), y[chunk]) for chunk in chunks]
-    if len(results) == 1:
-        ((head, blocks),) = results
-    else:
-        head, blocks = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)
+    if len(results) > 1:
+        results = [_joined(results)]
+    ((head, blocks),) = results
     return checked(head), blocks
+
+
+def _joined(results: list) -> Any:
+    """Joins what the chunks of a tile gave; what has been copied is freed at once."""
+    structure = results[0]
+    columns = list(zip(*(tf.nest.flatten(result) for result in results), strict=True))
+    structure = tf.nest.map_structure(lambda _: 0, structure)
+    results.clear()
+    columns.reverse()
+    joined = []
+    while columns:
+        joined.append(tf.concat(columns.pop(), 0))
+    return tf.nest.pack_sequence_as(structure, joined)
 
 
 def slower(passes: list[Pass], x: Any, y: tf.Tensor) -> str:

@@ -15,6 +15,9 @@ _SLICE = 65536
 # Length of a partial inner product: the longer, the larger the rounding of float32 sums.
 _PARTIAL = 16384
 
+# Columns of a variable's gradient that it is not worth multiplying alone.
+_NARROW = 2048
+
 
 class Rows(NamedTuple):
     """The gradients themselves.
@@ -135,6 +138,7 @@ def inner_products(left: list[Block], right: list[Block], dtype: tf.DType) -> tf
         dtype: in which float32 gradients are multiplied; partial inner products are added in
             float64.
     """
+    left, right = narrow_joined(left), narrow_joined(right)
     pairs: Iterator[tuple[Any, Any]] = zip(left, right, strict=True)  # each of one form
     return tf.add_n([a.products(b, dtype) for a, b in pairs])
 
@@ -157,6 +161,18 @@ def layer_products(
         sums[layer] = sums[layer] + products if layer in sums else products
     zero = tf.zeros_like(products)
     return tf.stack([sums.get(layer, zero) for layer in range(count)])
+
+
+def narrow_joined(blocks: list[Block]) -> list[Block]:
+    """Rows of few columns side by side, as of scales and offsets: products of many are slow."""
+    narrow: dict[tf.DType, list[tf.Tensor]] = {}
+    rest: list[Block] = []
+    for block in blocks:
+        if isinstance(block, Rows) and sum(part.shape[1] for part in block.parts) < _NARROW:
+            narrow.setdefault(block.parts[0].dtype, []).extend(block.parts)
+        else:
+            rest.append(block)
+    return rest + [Rows((tf.concat(parts, axis=1),)) for parts in narrow.values()]
 
 
 def dense_rows(block: Block) -> tf.Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from infomcr_tf.arguments import check_argument, check_choice, check_number
-from infomcr_tf.gradients.accumulation import Accumulation, checked, identity_of, run_pass, slower
+from infomcr_tf.gradients.accumulation import Accumulation, identity_of, run_pass, slower
 from infomcr_tf.gradients.examples import check_examples, take
 from infomcr_tf.gradients.gram_result import GramMatrix, logdet_errors
 from infomcr_tf.gradients.head import HeadOutput
@@ -143,8 +143,8 @@ class GradientEngine:
         with tf.device(self._device):
             tensors, labels, plan = self._prepare(x, y)
             layers = self._network.layer_numbers() if per_layer else None
-            whole = plan.whole(tensors, labels, layers)
             passes = plan.passes(tensors, labels)
+            whole = plan.whole(tensors, labels, layers)
             self._tell(plan, passes, tensors, labels)
             tile = plan.tile(len(y))
             identity = ""
@@ -157,9 +157,7 @@ class GradientEngine:
             if whole is None:
                 sums.add(passes, tensors, labels)
             else:
-                head, products, errors = whole(tensors, labels)
-                sums.head, sums.products = checked(head), products.numpy()
-                sums.errors = errors.numpy()
+                sums.take_whole(*whole(tensors, labels))
             if per_layer:
                 gram = self._by_layer(sums)
             else:

@@ -16,6 +16,7 @@ from infomcr_tf.gradients.blocks import (
     dense_rows,
     inner_products,
     layer_products,
+    narrow_joined,
 )
 from infomcr_tf.gradients.examples import take
 from infomcr_tf.gradients.head import Head, HeadOutput
@@ -70,8 +71,8 @@ class Pass(NamedTuple):
 class Plan:
     """Chooses passes for a network and examples of one shape, and traces them.
 
-    Half of the memory bound is for what is kept of all examples, the blocks of one pass; half for
-    the activations of the examples of one chunk.
+    Three quarters of the memory bound are for what is kept of all examples, the blocks of one pass;
+    the rest, more where the blocks need less, for the activations of the examples of one chunk.
 
     Args:
         network: the network.
@@ -100,7 +101,8 @@ class Plan:
         if network.couples_examples:
             self._kind = TapeJacobian
         self._chunk_size = chunk_size
-        self._budget = max_memory_bytes // 2
+        self._bound = max_memory_bytes
+        self._budget = max_memory_bytes * 3 // 4
         self._functions: dict[tuple, Callable] = {}
         self._traced: TracedGradients | None = None
         #: Bytes of an example's block for each variable whose gradients the batched way gives.
@@ -118,15 +120,20 @@ class Plan:
         return [i for i in range(len(self._network.variables)) if i not in self.by_rules]
 
     def tile(self, n: int) -> int:
-        """How many examples are treated together, of n."""
-        largest = MAX_TILE
-        if self._traced is not None:
-            largest = min(largest, self._budget // max(self._traced.activation_bytes, 1))
-        largest = max(1, largest)
+        """How many examples' rows are multiplied together, of n."""
         if self._kind is TapeJacobian:  # whole chunks, which examples of a chunk may depend on
             chunk = self._chunk_size or DEFAULT_CHUNK
-            return max(chunk, largest // chunk * chunk)
-        return -(-n // -(-n // largest))
+            return max(chunk, MAX_TILE // chunk * chunk)
+        return -(-n // -(-n // MAX_TILE))
+
+    def _chunk(self, n: int) -> int:
+        """How many examples of a tile are put through the network together."""
+        largest = tile = self.tile(n)
+        if self._traced is not None:
+            needed = n * sum(self.by_rules.values())
+            left = self._bound - min(self._budget, needed)
+            largest = max(1, min(tile, left // max(self._traced.activation_bytes, 1)))
+        return min(self._chunk_size or n, -(-tile // -(-tile // largest)))
 
     def passes(self, x: Any, y: tf.Tensor) -> list[Pass]:
         """Returns the passes over all the examples, traced."""
@@ -138,28 +145,30 @@ class Plan:
         return found + [self._by_differentiation(pieces, x, y) for pieces in self._groups(slow, n)]
 
     def whole(self, x: Any, y: tf.Tensor, layers: Sequence[int] | None = None) -> Callable | None:
-        """A function `(x, y) -> (head, products, errors)` where one pass of one chunk suffices.
+        """A function `(x, y) -> (head, products, blocks of a sample)` where one chunk suffices.
 
-        With `layers`, the number of the layer of each variable, the products are those of each
-        layer, in float64.
+        In one graph, gradients are multiplied while others are computed. Blocks for comparison,
+        of the first `ERROR_SAMPLE` examples, are multiplied outside: that needs no tracing. With
+        `layers`, the number of the layer of each variable, the products are those of each layer,
+        in float64, and there is no sample.
         """
         passes = self.passes(x, y)
         n = len(y)
-        if len(passes) != 1 or n > min(self.tile(n), passes[0].chunk_size):
+        if len(passes) != 1 or n > passes[0].chunk_size:
             return None
         (only,) = passes
         length = n if self._kind is TapeJacobian and not only.by_rules else None
 
         def trace() -> Callable:
             @tf.function(input_signature=_signature(x, y, length), autograph=False)
-            def whole(x: Any, y: tf.Tensor) -> tuple[HeadOutput, tf.Tensor, tf.Tensor]:
+            def whole(x: Any, y: tf.Tensor) -> tuple[HeadOutput, tf.Tensor, list[Block]]:
                 head, blocks = only.function(x, y)
                 if layers is not None:
                     of_blocks = [layers[piece.index] for piece in only.pieces]
                     products = layer_products(of_blocks, max(layers) + 1, blocks, blocks)
-                    return head, products, tf.zeros([])
-                products = inner_products(blocks, blocks, tf.float32)
-                return head, products, errors(products, blocks)
+                    return head, products, []
+                blocks = narrow_joined(blocks)
+                return head, inner_products(blocks, blocks, tf.float32), sample(blocks)
 
             return whole
 
@@ -215,17 +224,15 @@ class Plan:
 
             return blocks
 
-        chunk = min(self._chunk_size or n, self.tile(n))
-        return Pass(self._once(("rules", pieces), trace), chunk, pieces, True)
+        return Pass(self._once(("rules", pieces), trace), self._chunk(n), pieces, True)
 
     def _by_differentiation(self, pieces: tuple[Piece, ...], x: Any, y: tf.Tensor) -> Pass:
         n = len(y)
         indices = tuple(dict.fromkeys(piece.index for piece in pieces))
         largest = max(self._network.sizes[i] * self._itemsize(i) for i in indices)
-        chunk = max(1, min(self.tile(n), self._budget // largest))
+        chunk = max(1, min(self._chunk(n), self._budget // largest))
         if self._kind is TapeJacobian:
-            chunk = min(DEFAULT_CHUNK, n)
-        chunk = min(self._chunk_size or chunk, n)
+            chunk = min(self._chunk_size or DEFAULT_CHUNK, n)
         # The Jacobian of a chunk is a graph for chunks of one size.
         tile = self.tile(n)
         lengths: set[int | None] = {None}
@@ -252,25 +259,27 @@ class Plan:
 
     def _groups(self, sizes: dict[int, tuple[int, int]], n: int) -> list[tuple[Piece, ...]]:
         """Pieces whose blocks of n examples fit into the memory together."""
-        groups: list[list[Piece]] = []
-        used = 0
+        needs: list[tuple[int, Piece]] = []
         for index, (size, nbytes) in sizes.items():
-            pieces = [(Piece(index), n * nbytes)]
-            if n * nbytes > self._budget:
-                width = max(1, self._budget // (n * self._itemsize(index)))
-                count = math.ceil(size / width)
-                width = math.ceil(size / count)
-                pieces = [
-                    (Piece(index, start, min(size, start + width)), self._budget)
-                    for start in range(0, size, width)
-                ]
-            for piece, needed in pieces:
-                if not groups or used + needed > self._budget:
-                    groups.append([])
-                    used = 0
-                groups[-1].append(piece)
-                used += needed
-        return [tuple(group) for group in groups]
+            if n * nbytes <= self._budget:
+                needs.append((n * nbytes, Piece(index)))
+                continue
+            width = max(1, self._budget // (n * self._itemsize(index)))
+            width = math.ceil(size / math.ceil(size / width))
+            for start in range(0, size, width):
+                needs.append((self._budget, Piece(index, start, min(size, start + width))))
+        # Every pass computes the network again: the largest first leaves the fewest.
+        groups: list[list[Piece]] = []
+        left: list[int] = []
+        for needed, piece in sorted(needs, key=lambda need: -need[0]):
+            fits = [k for k, rest in enumerate(left) if needed <= rest]
+            if not fits:
+                groups.append([])
+                left.append(self._budget)
+            k = fits[0] if fits else -1
+            groups[k].append(piece)
+            left[k] -= needed
+        return [tuple(sorted(group)) for group in groups]
 
     def _once(self, key: tuple, trace: Callable) -> Callable:
         """A function traced the first time it is asked for."""
@@ -280,11 +289,9 @@ class Plan:
         return self._functions[key]
 
 
-def errors(products: tf.Tensor, blocks: list[Block]) -> tf.Tensor:
-    """The errors of the products of the first examples in float32, and what is right: [2, m, m]."""
-    few = [tf.nest.map_structure(lambda t: t[:ERROR_SAMPLE], block) for block in blocks]
-    exact = inner_products(few, few, tf.float64)
-    return tf.stack([products[:ERROR_SAMPLE, :ERROR_SAMPLE] - exact, exact])
+def sample(blocks: list[Block]) -> list[Block]:
+    """The blocks of the first examples, on which float32 products are compared with float64."""
+    return [tf.nest.map_structure(lambda t: t[:ERROR_SAMPLE], block) for block in blocks]
 
 
 def _tiles(n: int, tile: int) -> list[range]:

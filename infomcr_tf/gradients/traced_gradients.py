@@ -6,6 +6,8 @@ for what its operation is known to do, but examples may meet elsewhere, and a ru
 `verified` finds out by comparing with ordinary gradients for which variables the result is right.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -70,7 +72,7 @@ class TracedGradients:
         ]
         #: Attributes that unroll the recurrent layers, if there are any.
         self.unrolled = unrolled(network.layers()) if unroll else []
-        #: Bytes of an example's activations that rules take, and of their gradients.
+        #: Bytes of an example's activations that are kept, and of the gradients that rules read.
         self.activation_bytes = 0
         cotangents = tf.TensorSpec([None, None], tf.float64)
         self.function = tf.function(
@@ -78,6 +80,7 @@ class TracedGradients:
             input_signature=(*signature, cotangents, tf.TensorSpec([], tf.bool)),
             autograph=False,
         )
+        self.function.get_concrete_function()
 
     @property
     def layers(self) -> list[keras.layers.Layer]:
@@ -91,7 +94,8 @@ class TracedGradients:
     def logits(self, x: Any, y: tf.Tensor) -> tf.Tensor:
         """Returns the logits of examples, whatever their labels."""
         labels = tf.repeat(y[:1], num_examples(x), axis=0)
-        return self(x, labels).logits
+        with _not_optimised():
+            return self(x, labels).logits
 
     def verified(self, x: Any, y: tf.Tensor) -> dict[int, int]:
         """Compares with ordinary gradients on up to three examples.
@@ -105,11 +109,10 @@ class TracedGradients:
         num_classes = self.logits(x, y).shape[1]
         # Any cotangents will do; these are reproducible and treat no class alike.
         cotangents = np.random.default_rng(0).normal(size=(len(some), num_classes))
-        together = self.function(x, y, cotangents, False)
-        alone = [
-            self.function(x, y, np.where(np.arange(len(some))[:, None] == j, cotangents, 0), False)
-            for j in range(len(some))
-        ]
+        each = range(len(some))
+        only = [np.where(np.equal(each, j)[:, None], cotangents, 0) for j in each]
+        with _not_optimised():
+            together, *alone = (self.function(x, y, c, False) for c in (cotangents, *only))
         sizes: dict[int, int] = {}
         actual, expected = [], []
         for index, block in together.blocks.items():
@@ -123,11 +126,12 @@ class TracedGradients:
     def _trace(self, x: Any, y: Any, cotangents: tf.Tensor, own: tf.Tensor) -> Traced:
         graph = tf.compat.v1.get_default_graph()
         values = [tf.identity(v.value) for v in self._network.variables]
-        start = len(graph.get_operations())
+        network_starts = len(graph.get_operations())
         calls: list[LayerCall] = []
         overrides = [*self.unrolled, *recording(self._layers, calls)]
         logits = self._network.logits(x, values, overrides)
-        operations = graph.get_operations()[start:]
+        head_starts = len(graph.get_operations())
+        operations = graph.get_operations()[network_starts:head_starts]
         head = self._head(logits, y)
         chosen = tf.cond(own, lambda: head.unit_cotangents, lambda: cotangents)
         chosen = tf.cast(tf.ensure_shape(chosen, logits.shape), logits.dtype)
@@ -144,13 +148,11 @@ class TracedGradients:
         of_uses, of_calls = gradients[: len(uses)], gradients[len(uses) : len(outputs)]
         blocks = self._by_layer_rules(calls, of_calls)
         without = [i for i in range(len(values)) if i not in blocks]
+        rules_start = len(graph.get_operations())
         blocks |= by_op_rules(uses, of_uses, values, without, parameters, tf.shape(logits)[0])
-        self.activation_bytes = 2 * sum(
-            4 * (t.shape[1:].num_elements() or 0)
-            for use in uses
-            for t in (*use.op.inputs, *use.op.outputs)
-            if t.shape.rank and t.shape[0] is None
-        )
+        later = graph.get_operations()
+        read = _bytes_read(later[head_starts:]) | _bytes_read(later[rules_start:])
+        self.activation_bytes = sum(read.values())
         return Traced(logits, head, blocks, gradients[len(outputs) :])
 
     def _by_layer_rules(
@@ -170,6 +172,30 @@ class TracedGradients:
                     rows = tf.reshape(tf.convert_to_tensor(rows), [-1, size])
                     blocks[indices[id(variable)]] = Rows((rows,))
         return blocks
+
+
+@contextlib.contextmanager
+def _not_optimised() -> Iterator[None]:
+    """Graphs first run within it run as they were traced: optimising takes longer than that."""
+    options = tf.config.optimizer
+    before = options.get_experimental_options().get("disable_meta_optimizer", False)
+    options.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        options.set_experimental_options({"disable_meta_optimizer": before})
+
+
+def _bytes_read(operations: list[tf.Operation]) -> dict[Any, int]:
+    """The memory of an example's share of the tensors that operations read and others made."""
+    made = {tensor.ref() for op in operations for tensor in op.outputs}
+    return {
+        tensor.ref(): tensor.dtype.size * (tensor.shape[1:].num_elements() or 0)
+        for op in operations
+        if op.type not in ("Shape", "ShapeN")
+        for tensor in op.inputs
+        if tensor.shape.rank and tensor.shape[0] is None and tensor.ref() not in made
+    }
 
 
 def take_some(x: Any, indices: list[int]) -> Any:

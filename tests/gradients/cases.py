@@ -121,6 +121,19 @@ class Broadcast(layers.Layer):
         return ops.concatenate([tokens, body, ops.zeros_like(x[:, :1]) + tiled], axis=1)
 
 
+class Differences(layers.Layer):
+    """Variables on either side of sums, differences and products; prototypes."""
+
+    def build(self, shape):
+        self.a = self.add_weight(shape=(shape[-1],), name="a")
+        self.b = self.add_weight(shape=(), name="b")
+        self.prototypes = self.add_weight(shape=(3, shape[-1]), name="prototypes")
+
+    def call(self, x):
+        h = (self.b - x) * (self.a * x) - self.a + keras.ops.where(x > 0, self.a - x, x * self.b)
+        return keras.ops.sum((h[:, :, None] - self.prototypes) ** 2, axis=-1)
+
+
 class Looped(layers.Layer):
     """A Dense layer inside of a loop of TensorFlow, which no rule can see into."""
 
@@ -257,6 +270,7 @@ WITH_RULES = {
     "transformer": _transformer,
     "LoRA": _lora,
     "broadcast variables": lambda: _series(Broadcast(), layers.Dense(4)),
+    "differences": lambda: _series(Differences()),
     "EinsumDense": lambda: _series(
         layers.EinsumDense("abc,cd->abd", output_shape=(10, 5), bias_axes="d", activation="tanh"),
         layers.EinsumDense("abc,bcd->abd", output_shape=(10, 4), bias_axes="bd"),

@@ -68,7 +68,7 @@ def test_grouped_and_sliced_convolutions_agree(monkeypatch):
 def test_memory_bound_makes_passes_and_not_another_result():
     model, x, y = make("convolution", num_examples=7)
     expected = gram_matrix(model, x, y)
-    bound = 20_000
+    bound = 12_000
     for method in ("auto", "one_example", "jacobian"):
         engine = GradientEngine(model, method=method, max_memory_bytes=bound)
         actual = engine.gram(x, y).xi
@@ -78,7 +78,7 @@ def test_memory_bound_makes_passes_and_not_another_result():
         assert len(passes) > 1
         for part in passes:
             blocks = run_pass(part, tensors, labels)[1]
-            assert sum(np.asarray(t).nbytes for t in tf.nest.flatten(blocks)) <= bound / 2
+            assert sum(np.asarray(t).nbytes for t in tf.nest.flatten(blocks)) <= bound * 3 / 4
 
 
 def test_tiles_give_what_one_piece_gives(monkeypatch):
@@ -93,6 +93,31 @@ def test_tiles_give_what_one_piece_gives(monkeypatch):
     np.testing.assert_array_equal(actual.cosines, actual.cosines.T)
     np.testing.assert_allclose(actual.logdet, expected.logdet, atol=1e-3)
     np.testing.assert_allclose(actual.losses, expected.losses)
+
+
+def test_tiles_agree_with_the_direct_way_in_float64(monkeypatch):
+    # Nearly equal examples in different tiles, whose products in float32 would not do.
+    model, x, y = make("dense", num_examples=13)
+    x[7], y[7] = x[0] * (1 + 2e-4), y[0]
+    x[12], y[12] = x[5] * (1 - 3e-4), y[5]
+    monkeypatch.setattr("infomcr_tf.gradients.passes.MAX_TILE", 4)
+    again = []
+    refine = accumulation.Accumulation.refine
+    monkeypatch.setattr(
+        accumulation.Accumulation, "refine", lambda *a: (again.extend(a[-1]), refine(*a))
+    )
+    gram = GradientEngine(model, max_memory_bytes=10_000).gram(x, y)
+    np.testing.assert_array_equal(gram.cosines, gram.cosines.T)
+    # The tiles of 4 in which they are, and not those of which no determinant depends.
+    assert {(0, 1), (1, 3)} <= set(again)
+    assert len(again) < 10
+    assert gram.logdet_error < 1e-3
+    rows = reference.per_example_gradients(reference.float64_copy(model), x.astype(float), y)
+    # As in `test_nearly_repeated_examples_are_not_singular`, for two pairs.
+    np.testing.assert_allclose(gram.logdet, np.linalg.slogdet(rows @ rows.T)[1], atol=0.04)
+    norms = np.linalg.norm(rows, axis=1)
+    # The cosines of rows that are in float32 themselves.
+    np.testing.assert_allclose(gram.cosines, rows @ rows.T / np.outer(norms, norms), atol=2e-6)
 
 
 def test_an_interrupted_gram_matrix_goes_on(monkeypatch, tmp_path):

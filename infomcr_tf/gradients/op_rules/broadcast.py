@@ -16,16 +16,26 @@ ELEMENTWISE = (
 )
 
 
+# The gradient of an input in terms of the output's, where that takes no copies.
+_LINEAR = {
+    **dict.fromkeys(("AddV2", "Add"), lambda _, d: d),
+    "Sub": lambda use, d: -d if use.index else d,
+    "Mul": lambda use, d: d * use.op.inputs[1 - use.index],
+}
+
+
 def elementwise(uses: list[Use], gradients: list[tf.Tensor], like: tf.Tensor) -> Block | None:
     """Operations with inputs of broadcasting shapes."""
     axis = _axis(uses[0], gradients[0])
     if axis is None or any(_axis(use, d) != axis for use, d in zip(uses, gradients, strict=True)):
         return None
+    if uses[0].op.type in _LINEAR:
+        through = [_LINEAR[u.op.type](u, d) for u, d in zip(uses, gradients, strict=True)]
+        return broadcast(uses, through, like)
     rank = gradients[0].shape.rank
-    shape = [1] * rank
-    shape[rank - like.shape.rank :] = like.shape
     length = tf.shape(gradients[0])[axis]
-    copies = tf.tile(tf.reshape(like, shape), [*[1] * axis, length, *[1] * (rank - axis - 1)])
+    copies = tf.reshape(like, _aligned(like, rank))
+    copies = tf.tile(copies, [*[1] * axis, length, *[1] * (rank - axis - 1)])
     again = []
     for use in uses:
         names = [argument.name for argument in use.op.op_def.input_arg]
@@ -44,13 +54,19 @@ def broadcast(uses: list[Use], gradients: list[tf.Tensor], like: tf.Tensor) -> B
         axis = _axis(use, gradient)
         if axis is None:
             return None
-        shape = [1] * gradient.shape.rank
-        shape[gradient.shape.rank - like.shape.rank :] = like.shape
-        if any(s not in (1, g) for s, g in zip(shape, gradient.shape, strict=True)):
+        sizes = list(zip(_aligned(like, gradient.shape.rank), gradient.shape, strict=True))
+        if any(own not in (1, size) for own, size in sizes):
             return None
-        over = [i for i, s in enumerate(shape) if s == 1 and i != axis and gradient.shape[i] != 1]
-        rows.append([_by_example(tf.reduce_sum(gradient, over, keepdims=True), axis, use)])
+        over = [i for i, (own, size) in enumerate(sizes) if own == 1 != size and i != axis]
+        if over:
+            gradient = tf.reduce_sum(gradient, over, keepdims=True)
+        rows.append([_by_example(gradient, axis, use)])
     return sum_of_calls(rows)
+
+
+def _aligned(like: tf.Tensor, rank: int) -> list[int]:
+    """The shape of a parameter as broadcasting reads it: with ones in front."""
+    return [1] * (rank - like.shape.rank) + list(like.shape)
 
 
 def bias_add(uses: list[Use], gradients: list[tf.Tensor], _: tf.Tensor) -> Block | None:

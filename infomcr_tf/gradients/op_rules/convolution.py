@@ -206,7 +206,9 @@ def _as_one_grouped(geometry: _Geometry, x: tf.Tensor, d: tf.Tensor) -> list[tf.
 def _shifted(geometry: _Geometry, x: tf.Tensor, d: tf.Tensor) -> Iterator[tf.Tensor]:
     """For every offset of the kernel, the inputs that meet it, in the shape of the output."""
     outputs = d.shape[1:-1]
-    x = tf.pad(x, [(0, 0), *_padding(geometry, x.shape[1:-1], outputs), (0, 0)])
+    padding = _padding(geometry, x.shape[1:-1], outputs)
+    if any(map(any, padding)):
+        x = tf.pad(x, [(0, 0), *padding, (0, 0)])
     for offset in itertools.product(*(range(k) for k in geometry.window)):
         windows = [
             slice(o * dilation, o * dilation + (length - 1) * stride + 1, stride)
@@ -214,8 +216,9 @@ def _shifted(geometry: _Geometry, x: tf.Tensor, d: tf.Tensor) -> Iterator[tf.Ten
                 offset, geometry.dilations, geometry.strides, outputs, strict=True
             )
         ]
+        same = x.shape[1:-1] == outputs  # as with kernels of one offset
         index = (slice(None), *windows)
-        yield x[index]
+        yield x if same and set(geometry.strides) == {1} else x[index]
 
 
 def _padding(geometry: _Geometry, inputs: list[int], outputs: list[int]) -> list[tuple[int, int]]:
