@@ -85,8 +85,8 @@ def test_tiles_give_what_one_piece_gives(monkeypatch):
     model, x, y = make("convolution", num_examples=13)
     expected = GradientEngine(model).gram(x, y)
     monkeypatch.setattr("infomcr_tf.gradients.passes.MAX_TILE", 4)
-    run_piece = mock.Mock(side_effect=accumulation.run)
-    monkeypatch.setattr(accumulation, "run", run_piece)
+    run_piece = mock.Mock(side_effect=accumulation.run_pass)
+    monkeypatch.setattr(accumulation, "run_pass", run_piece)
     actual = GradientEngine(model, max_memory_bytes=40_000).gram(x, y)
     assert run_piece.call_count >= 4  # of 4, 4, 4 and 1 examples
     np.testing.assert_allclose(actual.cosines, expected.cosines, atol=1e-6)
@@ -124,7 +124,7 @@ def test_an_interrupted_gram_matrix_goes_on(monkeypatch, tmp_path):
     model, x, y = make("convolution", num_examples=7)
     monkeypatch.setattr("infomcr_tf.gradients.accumulation._WRITE_EVERY", 0.0)
     expected = GradientEngine(model, max_memory_bytes=6_000).gram(x, y)
-    original, passes = accumulation.run, []
+    original, passes = accumulation.run_pass, []
 
     def stops(part, *examples):
         passes.append(part)
@@ -132,7 +132,7 @@ def test_an_interrupted_gram_matrix_goes_on(monkeypatch, tmp_path):
             raise KeyboardInterrupt
         return original(part, *examples)
 
-    monkeypatch.setattr(accumulation, "run", stops)
+    monkeypatch.setattr(accumulation, "run_pass", stops)
     state, stop = tmp_path / "gram.npz", True
     engine = GradientEngine(model, max_memory_bytes=6_000)
     with pytest.raises(KeyboardInterrupt):
