@@ -122,7 +122,8 @@ def _run_part(experiment: Experiment, out: Path, engine: Engine) -> Results:
         print(f"[{i + 1}/{len(runs)}] {title}: {outcome}", flush=True)
         if error is not None:
             failures[run.name] = _reason(error)
-    rows = [measure(run, experiment) for run in runs if run.name not in failures]
+    measured = [run for run in runs if run.name not in failures]
+    rows = [measure(run, experiment) for run in measured]
     results = Results.collect(
         experiment,
         rows,
@@ -131,7 +132,7 @@ def _run_part(experiment: Experiment, out: Path, engine: Engine) -> Results:
         options=_options(rows, out),
     )
     _publish(results, out)
-    save_levels(results, runs, out / experiment.name)
+    save_levels(results, measured, out / experiment.name)
     return results
 
 
