@@ -19,7 +19,7 @@ import tensorflow as tf
 from infomcr_tf.arguments import check_argument, check_choice, check_number
 from infomcr_tf.gradients.accumulation import Accumulation, identity_of, run_pass, slower
 from infomcr_tf.gradients.examples import check_examples, take
-from infomcr_tf.gradients.gram_result import GramMatrix, logdet_errors
+from infomcr_tf.gradients.gram_result import GramMatrix, logdet_errors, pairs_to_refine
 from infomcr_tf.gradients.head import HeadOutput
 from infomcr_tf.gradients.kept import description, kept_with
 from infomcr_tf.gradients.losses import make_head
@@ -189,7 +189,7 @@ class GradientEngine:
         cosines[np.diag_indices(len(safe))] = 1
         variances = logdet_errors(cosines, sums.errors, sums.tiles, _FLOAT32)
         del cosines
-        pairs, left = _pairs_to_refine(variances, len(sums.tiles))
+        pairs, left = pairs_to_refine(variances, len(sums.tiles), LOGDET_TOLERANCE)
         if pairs:
             sums.refine(passes, x, y, pairs)
         return self._assemble(sums.head, sums.products, left)
@@ -290,20 +290,6 @@ class GradientEngine:
 def _check_finite(products: np.ndarray) -> None:
     if not np.isfinite(products).all():
         raise ValueError("`model` has NaN or infinite gradients on these examples.")
-
-
-def _pairs_to_refine(
-    variances: np.ndarray | None, count: int
-) -> tuple[list[tuple[int, int]], float]:
-    """The fewest pairs of tiles without which ln|xi| is known well enough, and the error left."""
-    if variances is None:
-        return [(i, j) for i in range(count) for j in range(i, count)], 0.0
-    order = np.argsort(variances, axis=None)
-    left = np.cumsum(variances.ravel()[order])
-    enough = int(np.searchsorted(left, LOGDET_TOLERANCE**2, side="right"))
-    pairs = [np.unravel_index(k, variances.shape) for k in order[enough:]]
-    rest = float(np.sqrt(left[enough - 1])) if enough else 0.0
-    return [(int(i), int(j)) for i, j in pairs if i <= j], rest
 
 
 def gram_matrix(model: keras.Model, x: Any, y: Any, **settings: Any) -> np.ndarray:

@@ -157,3 +157,17 @@ def logdet_errors(
             # An entry below the diagonal stands for two equal ones.
             variances[j, i] = np.sum(weight * size * part**2)
     return variances
+
+
+def pairs_to_refine(
+    variances: np.ndarray | None, count: int, tolerance: float
+) -> tuple[list[tuple[int, int]], float]:
+    """The fewest pairs of tiles without which ln|xi| is known well enough, and the error left."""
+    if variances is None:
+        return [(i, j) for i in range(count) for j in range(i, count)], 0.0
+    order = np.argsort(variances, axis=None)
+    left = np.cumsum(variances.ravel()[order])
+    enough = int(np.searchsorted(left, tolerance**2, side="right"))
+    pairs = [np.unravel_index(k, variances.shape) for k in order[enough:]]
+    rest = float(np.sqrt(left[enough - 1])) if enough else 0.0
+    return [(int(i), int(j)) for i, j in pairs if i <= j], rest
