@@ -75,7 +75,8 @@ class FunctionalLoss:
             y_pred = self.model(x, training=True)
             loss = self.data_loss(y, y_pred, sample_weight)
         loss = tf.reduce_sum(loss) * tf.cast(replicas, loss.dtype)
-        self._loss, self._updates = loss, scope.updates
+        if not tf.executing_eagerly():  # only in a graph can be seen what depends on what
+            self._loss, self._updates = loss, scope.updates
         self.has_added_losses = bool(scope.losses)
         self._y_pred = keras.tree.map_structure(lambda _: 0, y_pred)
         self._are_masked = [mask_of(one) is not None for one in keras.tree.flatten(y_pred)]
@@ -101,8 +102,9 @@ class FunctionalLoss:
     def check_second_derivatives(self, weights: list[tf.Tensor], *args: Any) -> None:
         """Raises `ValueError` where they are not those of the loss; arguments as for `__call__`."""
         check_second_derivatives(self._traced.get_concrete_function(weights, *args).graph)
+        used = _ancestors(self._loss)
         for variable, value in self._updates:
-            if _depends_on(self._loss, value):
+            if value.ref() in used:
                 raise ValueError(
                     "`estimator` must be 'finite_difference' with layers that use in training what "
                     "they assign there (SpectralNormalization): no derivative flows through it. "
@@ -227,17 +229,14 @@ def dense_gradients(gradients: list[Any], sources: list[Any]) -> list[tf.Tensor]
     ]
 
 
-def _depends_on(tensor: tf.Tensor, other: tf.Tensor) -> bool:
-    """Whether one tensor of a graph is computed from another one of it."""
+def _ancestors(tensor: tf.Tensor) -> set:
+    """References to all tensors of a graph from which one of it is computed, itself included."""
     stack, seen = [tensor], {tensor.ref()}
     while stack:
-        tensor = stack.pop()
-        if tensor is other:
-            return True
-        new = [one for one in tensor.op.inputs if one.ref() not in seen]
+        new = [one for one in stack.pop().op.inputs if one.ref() not in seen]
         seen.update(one.ref() for one in new)
         stack += new
-    return False
+    return seen
 
 
 def _check_side_effects(graph: tf.Graph) -> None:

@@ -1,5 +1,6 @@
 """Eigenvalues, trace, norms, density and determinant, on matrices whose answers are known."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -246,7 +247,8 @@ def test_bad_arguments_are_refused_before_any_product(call, message):
     assert operator.products == 0
 
 
-def test_progress_is_shown(capsys):
+def test_progress_is_shown(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     operator, _ = matrix(network_like())
     with warnings.catch_warnings():
         warnings.simplefilter("error")

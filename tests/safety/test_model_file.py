@@ -108,7 +108,7 @@ def test_honest_files_load(make, path):
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
     loaded = load_model(path)
     np.testing.assert_array_equal(loaded(x), model(x))
-    assert not loaded.compiled
+    assert loaded.compiled == model.compiled  # with its loss alone
 
 
 def test_recompressed_file_loads(path):
