@@ -37,9 +37,9 @@ TO_TARGET = {
     "changes",
     [
         {"regularize": "never"},
-        {"regularize": "always"},
+        pytest.param({"regularize": "always"}, marks=pytest.mark.slow),
         {"regularize": "never", "confusion_size": 30},
-        {"regularize": "never", "virtual_devices": 2},
+        pytest.param({"regularize": "never", "virtual_devices": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_stops_after_the_first_epoch_at_the_level(small_config, tmp_path, changes):
