@@ -192,7 +192,7 @@ def _draw_pairs(results: Results) -> Figure:
             upper, lower = axes[2 * i, j], axes[2 * i + 1, j]
             _draw_pair(upper, common, *pair)
             _draw_difference(lower, *pair)
-            upper.set_title(title if len(groups) == 1 else f"{title}, {group}", fontsize=9.5)
+            upper.set_title(title if len(groups) == 1 else f"{title}\n{group}", fontsize=9.5)
             if j:
                 upper.set_yticklabels([])
                 lower.set_yticklabels([])
