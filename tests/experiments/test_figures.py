@@ -65,7 +65,7 @@ def test_with_and_without_the_penalty_each_seed_is_a_pair(tmp_path):
     figures = draw_figures(results(("without", "with (beta 10)"), "penalty"))
     axes = figures["figure"].axes
     panels = ["test error (%)", r"$\hat\gamma$ (nat)", "Frobenius norm (nat⁴)"]
-    titles = [axis.get_title(loc="left").split(",")[0] for axis in axes]
+    titles = [axis.get_title(loc="left").split("\n")[0] for axis in axes]
     assert [title for title in titles if title] == 2 * panels
     first = axes[0]
     pairs = [line for line in first.lines if line.get_linestyle() == "-"]
