@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from alpha import distance, flat
 from sklearn.datasets import load_digits
 
 from infomcr_tf import fisher_penalty, models
@@ -82,16 +83,6 @@ def authors(model, x, y, alpha):
         total = total + (flat(here) - flat(gradient(*batch))) / SUB_BATCHES
         model.set_weights(before)
     return total
-
-
-def flat(tensors):
-    """All entries in one float64 vector."""
-    return np.concatenate([np.ravel(tf.cast(t, tf.float64)) for t in tensors])
-
-
-def distance(a, b):
-    """||a - b|| / ||b||."""
-    return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
 if __name__ == "__main__":

@@ -60,17 +60,9 @@ networks = {f"{confusion} random labels": train(confusion) for confusion in (0, 
 # %%
 # Measured with every example at the same cross-entropy:
 
-comparison = compare(
-    networks,
-    x[true],
-    y[true],
-    test_data=(x_test, y_test),
-    num_trials=20,
-    num_samples=50,
-    metrics=["gamma_hat", "spectral_radius", "frobenius_norm"],
-    equalize_loss=0.01,
-    progress=False,
-)
+samples = {"test_data": (x_test, y_test), "num_trials": 20, "num_samples": 50, "progress": False}
+metrics = ["gamma_hat", "spectral_radius", "frobenius_norm"]
+comparison = compare(networks, x[true], y[true], metrics=metrics, equalize_loss=0.01, **samples)
 print(comparison)
 
 # %%
@@ -82,13 +74,4 @@ comparison.plot()
 # The same without the equalisation, as Eq. 6 has it. Raw gamma_hat also reads what is left of the training loss
 # (:doc:`../theory`), which is not the same in the four networks.
 
-compare(
-    networks,
-    x[true],
-    y[true],
-    test_data=(x_test, y_test),
-    num_trials=20,
-    num_samples=50,
-    metrics=["gamma_hat"],
-    progress=False,
-).plot()
+compare(networks, x[true], y[true], metrics=["gamma_hat"], **samples).plot()

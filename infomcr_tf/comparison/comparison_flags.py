@@ -41,6 +41,6 @@ def compare_from_flags(argv: Sequence[str] | None, *, prog: str, description: st
             **options.arguments(),
         )
     print(comparison)
-    written = sorted(path.name for path in Path(out).iterdir() if path.suffix != ".lock")
-    print(f"written to {out}: {', '.join(name for name in written if not name.startswith('.'))}")
+    written = sorted(path.name for path in Path(out).iterdir() if not path.name.startswith("."))
+    print(f"written to {out}: {', '.join(written)}")
     return 0

@@ -74,12 +74,10 @@ def plot_comparison(minima: Sequence[Compared]) -> Picture:
     for axis, metric in zip(axes, metrics, strict=True):
         _draw_metric(axis, metric, minima)
         name_rows(axis, names)
-    sizes = sorted({(m.report.num_trials, m.report.num_samples) for m in minima})
-    samples = " or ".join(f"T = {t} samples of N' = {n}" for t, n in sizes)
     add_caption(
         picture,
-        f"Pale dots: the {samples} examples. Line: the middle half of them. Large dot: "
-        "their mean; for test error and robustness, the one value that there is.",
+        f"{_dots_caption(minima)} their mean; for test error and robustness, the one value that "
+        "there is.",
     )
     return picture
 
@@ -128,13 +126,7 @@ def plot_layers(minima: Sequence[Compared]) -> Picture | None:
     ]
     picture.legend(dots, names, loc="outside upper left", ncols=min(4, len(names)))
     most = max(len(layers) for layers in known.values())
-    sizes = sorted({(m.report.num_trials, m.report.num_samples) for m in minima})
-    samples = " or ".join(f"T = {t} samples of N' = {n}" for t, n in sizes)
-    add_caption(
-        picture,
-        f"Pale dots: the {samples} examples. Line: the middle half of them. Large dot: "
-        f"their mean. {layers_caption(len(layers), most)}",
-    )
+    add_caption(picture, f"{_dots_caption(minima)} their mean. {layers_caption(len(layers), most)}")
     return picture
 
 
@@ -176,6 +168,12 @@ def plot_training(minima: Sequence[Compared]) -> Picture | None:
         *axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=min(6, len(runs))
     )
     return picture
+
+
+def _dots_caption(minima: Sequence[Compared]) -> str:
+    sizes = sorted({(m.report.num_trials, m.report.num_samples) for m in minima})
+    samples = " or ".join(f"T = {t} samples of N' = {n}" for t, n in sizes)
+    return f"Pale dots: the {samples} examples. Line: the middle half of them. Large dot:"
 
 
 def _with_equal_paths(minima: Sequence[PerLayer]) -> Sequence[PerLayer]:

@@ -12,11 +12,12 @@ import tensorflow as tf
 from infomcr_tf import models
 from infomcr_tf.data import DATASETS
 from infomcr_tf.experiments.experiment import Run
-from infomcr_tf.regularizer import SCHEDULES, FisherRegularizedModel
+from infomcr_tf.regularizer import SCHEDULES
 from infomcr_tf.storage import read_json, write_json
 from infomcr_tf.training import CifarConfig, ImageNetConfig
 from infomcr_tf.training.config import ResolvedConfig, TrainConfig
 from infomcr_tf.training.learning_rate import drop_epochs
+from infomcr_tf.training.run import with_penalty
 
 _KIND = "infomcr_tf step times"
 _STEPS = 5
@@ -143,14 +144,7 @@ def _measure(
         input_shape=shape, num_classes=classes, weight_decay=config.weight_decay, seed=0
     )
     if regularized:
-        model = FisherRegularizedModel(
-            model,
-            alpha=config.alpha,
-            beta=config.beta,
-            num_sub_batches=config.num_sub_batches,
-            data_term=config.data_term,
-            estimator=config.estimator,
-        )
+        model = with_penalty(model, config)
     model.compile(
         keras.optimizers.SGD(1e-6),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -13,7 +13,7 @@ from infomcr_tf.data.order import Position
 from infomcr_tf.regularizer import BetaSchedule, FisherRegularizedModel
 from infomcr_tf.regularizer.replicas import AverageReplicas
 from infomcr_tf.training.checkpoint import Checkpoint
-from infomcr_tf.training.config import TrainConfig
+from infomcr_tf.training.config import ResolvedConfig, TrainConfig
 from infomcr_tf.training.evaluation import TargetLoss, Validation
 from infomcr_tf.training.kinds import load_data
 from infomcr_tf.training.learning_rate import LEARNING_RATE_SCHEDULES, TrainingPlan
@@ -27,6 +27,25 @@ from infomcr_tf.training.strategy import distribution_strategy
 from infomcr_tf.training.tensorboard import TensorBoard
 from infomcr_tf.training.time_left import TimeLeft
 from infomcr_tf.training.workers import Workers
+
+
+def with_penalty(model: keras.Model, config: ResolvedConfig, **more: Any) -> FisherRegularizedModel:
+    """The model with the penalty that a configuration describes.
+
+    Args:
+        model: built.
+        config: of the run.
+        **more: further arguments of `FisherRegularizedModel`.
+    """
+    return FisherRegularizedModel(
+        model,
+        alpha=config.alpha,
+        beta=config.beta,
+        num_sub_batches=config.num_sub_batches,
+        data_term=config.data_term,
+        estimator=config.estimator,
+        **more,
+    )
 
 
 class TrainingRun:
@@ -166,16 +185,7 @@ class TrainingRun:
         config = self.config
         model = self._new_model("mixed_bfloat16" if config.mixed_precision else "float32")
         if config.regularize != "never":
-            model = FisherRegularizedModel(
-                model,
-                alpha=config.alpha,
-                beta=config.beta,
-                num_sub_batches=config.num_sub_batches,
-                data_term=config.data_term,
-                estimator=config.estimator,
-                fuse_plain_steps=True,
-                allow_tf32=config.allow_tf32,
-            )
+            model = with_penalty(model, config, fuse_plain_steps=True, allow_tf32=config.allow_tf32)
         # `loss` holds label smoothing, weight decay and penalty too.
         cross_entropy = keras.metrics.CategoricalCrossentropy("cross_entropy", from_logits=True)
         metrics = ["accuracy", cross_entropy]
