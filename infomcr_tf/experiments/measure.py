@@ -109,10 +109,7 @@ def _report(
         # What it warns of stands in the table: excluded examples and singular matrices.
         warnings.simplefilter("ignore", UserWarning)
         checkpoint = place / f"checkpoint-{name}.json"
-        values = dict(arguments)
-        if "num_robustness_examples" in values:
-            wanted = values["num_robustness_examples"]
-            values["num_robustness_examples"] = min(wanted, len(own.y))
+        values = _fitted(arguments, len(own.y))
         report = characterize(
             own.model,
             own.x,
@@ -125,6 +122,16 @@ def _report(
     report.save(path)
     checkpoint.unlink()
     return report
+
+
+def _fitted(arguments: Mapping[str, Any], num_images: int) -> dict[str, Any]:
+    """Arguments of `characterize` with no more images than there are."""
+    values = dict(arguments)
+    if "num_robustness_examples" in values:
+        values["num_robustness_examples"] = min(values["num_robustness_examples"], num_images)
+    if values.get("protocol") == "authors":  # its batches are disjoint
+        values["num_trials"] = min(values["num_trials"], num_images // values["num_samples"])
+    return values
 
 
 def _columns(reports: Mapping[str, MinimumReport]) -> dict[str, Any]:

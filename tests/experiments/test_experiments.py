@@ -20,6 +20,7 @@ from infomcr_tf.experiments import experiment_flags
 from infomcr_tf.experiments.catalogue import NAMES, SELECTIONS, make_part, part_names
 from infomcr_tf.experiments.choices import Choices
 from infomcr_tf.experiments.experiment import ends_first
+from infomcr_tf.experiments.measure import measure
 from infomcr_tf.experiments.presets import PRESETS
 from infomcr_tf.experiments.runner import selected_betas
 from infomcr_tf.experiments.timing import StepTimes
@@ -329,6 +330,23 @@ def test_the_hessian_is_measured_where_asked_for_beside_its_proxies(scenario):
     assert row["trace_proxy"] == pytest.approx(report.trace)
     assert row["hessian_spectral_radius"] == pytest.approx(report.hessian_spectral_radius, rel=1e-3)
     assert row["hessian_trace"] == pytest.approx(report.hessian_trace)
+
+
+def test_the_authors_protocol_takes_as_many_disjoint_batches_as_there_are(scenario):
+    out, _ = scenario
+    experiment = make_part("scenario-confusion", Choices(preset=PRESETS["smoke"], num_seeds=1))
+    sizes = {"num_trials": 8, "num_samples": 30, "metrics": "gamma_hat"}  # of 100 images
+    names = ("raw", "equalized", "authors")
+    views = {name: {**sizes, **experiment.views[name], **sizes} for name in names}
+    experiment = dataclasses.replace(experiment, views=views, generalization_measures=False)
+    one = experiment.runs(out)[0]
+    row = measure(one, experiment)
+    minimum = Minimum.open(one.path, DataOptions())
+    sizes |= {"num_trials": 3, "protocol": "authors", "per_layer": False, "progress": False}
+    assert (
+        row["gamma_hat_authors"]
+        == characterize(minimum.model, minimum.x, minimum.y, **sizes).gamma_hat
+    )
 
 
 @pytest.mark.slow
