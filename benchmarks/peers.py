@@ -1,13 +1,21 @@
-"""Per-example gradients of ResNet-20 by torch.func, JAX and BackPACK, beside this package.
+"""ResNet-20 by other libraries beside this package: per-example gradients and curvature.
 
 Each library runs in a process of its own, on the same network, sizes and machine: ResNet-20 with
-BatchNorm in inference, 269,722 weights, random images of 32 x 32. Measured is the median time of
-the Gram matrix J J^T of N' = 100 examples, and of one ordinary gradient of their mean loss, warm.
-Prints a table. The peers have an environment of their own, since they are no part of the package:
+BatchNorm in inference, 269,722 weights, random images of 32 x 32. Prints a table of
+
+- `gram`: the median time of the Gram matrix J J^T of N' = 100 examples, and of one ordinary
+  gradient of their mean loss, warm, by torch.func, JAX and BackPACK;
+- `eigenvalues`: the time from a model and arrays to the two largest eigenvalues of the Hessian of
+  the mean loss of 200 examples at tolerance 1e-3, by PyHessian and by curvlinops with scipy, with
+  the products that were taken (each library draws its own initial weights).
+
+The peers have an environment of their own, since they are no part of the package:
 
     python -m venv .venv-peers
     .venv-peers/bin/pip install torch==2.13.0 jax backpack-for-pytorch
-    python benchmarks/peers.py --peers-python .venv-peers/bin/python [--rounds 7]
+    .venv-peers/bin/pip install PyHessian curvlinops-for-pytorch
+    python benchmarks/peers.py gram --peers-python .venv-peers/bin/python [--rounds 7]
+    python benchmarks/peers.py eigenvalues --peers-python .venv-peers/bin/python
 """
 
 import argparse
@@ -21,57 +29,65 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the commands do
 
-LIBRARIES = ("infomcr_tf", "torch.func", "BackPACK", "JAX")
 EXAMPLES = 100
-WIDTHS = (16, 32, 64)
+EIGENVALUE_EXAMPLES = 200
+NUM_PARAMETERS = 269_722
 
 
 def main():
     """Measures every library that is installed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("task", choices=TASKS)
     parser.add_argument("--peers-python", default=sys.executable, help="Python of the peers")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", choices=LIBRARIES, help="measure one, in this process")
+    parser.add_argument("--rounds", type=int, default=7, help="of gram")
+    parser.add_argument("--only", help="measure one library, in this process")
     arguments = parser.parse_args()
+    measure, libraries, columns = TASKS[arguments.task]
     if arguments.only:
-        print(json.dumps(measure(arguments.only, arguments.rounds)))
+        print(json.dumps(measure(libraries[arguments.only], arguments.rounds)))
         return
-    print("| library | version | Gram matrix, s | gradient, s | ratio |\n|---|---|---|---|---|")
-    for library in LIBRARIES:
+    print(f"| library | version | {' | '.join(columns)} |\n|{'---|' * (2 + len(columns))}")
+    for library in libraries:
         python = sys.executable if library == "infomcr_tf" else arguments.peers_python
-        command = [python, __file__, "--only", library, "--rounds", str(arguments.rounds)]
+        command = [python, __file__, arguments.task, "--only", library]
+        command += ["--rounds", str(arguments.rounds)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            print(f"| {library} | not measured: {done.stderr.strip().splitlines()[-1]} | | | |")
-            continue
-        got = json.loads(done.stdout.strip().splitlines()[-1])
-        ratio = got["gram"] / got["gradient"]
-        print(
-            f"| {library} | {got['version']} | {got['gram']:.3f} | {got['gradient']:.3f} | "
-            f"{ratio:.2f} |",
-            flush=True,
-        )
+            row = f"not measured: {done.stderr.strip().splitlines()[-1]}"
+        else:
+            got = json.loads(done.stdout.strip().splitlines()[-1])
+            row = " | ".join(str(got[name]) for name in ("version", *columns))
+        print(f"| {library} | {row} |", flush=True)
 
 
-def measure(library, rounds):
-    """Median seconds of both."""
-    make = {
-        "infomcr_tf": this_package,
-        "torch.func": torch_func,
-        "BackPACK": backpack,
-        "JAX": jax_vmap,
-    }[library]
+def measure_gram(make, rounds):
+    """Median seconds of the Gram matrix and of the gradient."""
     version, gram, gradient, size = make()
-    if size != 269_722:
-        raise ValueError(f"The network must have 269,722 weights. Received: {size}")
-    times = {"gram": [], "gradient": []}
+    if size != NUM_PARAMETERS:
+        raise ValueError(f"The network must have {NUM_PARAMETERS} weights. Received: {size}")
+    times = {"Gram matrix, s": [], "gradient, s": []}
     for number in range(rounds + 2):
-        for name, function in (("gram", gram), ("gradient", gradient)):
+        for name, function in zip(times, (gram, gradient), strict=True):
             start = time.perf_counter()
             function()
             if number >= 2:  # the first calls compile
                 times[name].append(time.perf_counter() - start)
-    return {"version": version, **{name: statistics.median(t) for name, t in times.items()}}
+    found = {name: round(statistics.median(taken), 3) for name, taken in times.items()}
+    ratio = round(found["Gram matrix, s"] / found["gradient, s"], 2)
+    return {"version": version, **found, "ratio": ratio}
+
+
+def measure_eigenvalues(make, _rounds):
+    """Seconds from a model and arrays to the two largest eigenvalues; once, as nothing is warm."""
+    version, compute = make()
+    start = time.perf_counter()
+    values, products = compute()
+    return {
+        "version": version,
+        "seconds": round(time.perf_counter() - start, 1),
+        "products": products,
+        "eigenvalues": ", ".join(f"{value:.4g}" for value in values),
+    }
 
 
 def this_package():
@@ -89,51 +105,10 @@ def this_package():
     return version, lambda: engine.gram(x, y), lambda: gradient(x, y), num_parameters(model)
 
 
-def torch_resnet20(nn, functional):
-    """ResNet-20 with option A shortcuts, of modules that BackPACK can extend."""
-
-    class Block(nn.Module):
-        def __init__(self, channels, filters, stride):
-            super().__init__()
-            self.stride, self.more = stride, filters - channels
-            self.conv1 = nn.Conv2d(channels, filters, 3, stride, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(filters)
-            self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(filters)
-
-        def forward(self, x):
-            h = functional.relu(self.bn1(self.conv1(x)))
-            h = self.bn2(self.conv2(h))
-            if self.more:
-                x = x[:, :, :: self.stride, :: self.stride]
-                x = functional.pad(x, (0, 0, 0, 0, self.more // 2, self.more - self.more // 2))
-            return functional.relu(h + x)
-
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-            self.bn = nn.BatchNorm2d(16)
-            blocks, channels = [], 16
-            for filters in WIDTHS:
-                for number in range(3):
-                    stride = 2 if number == 0 and filters > 16 else 1
-                    blocks.append(Block(channels, filters, stride))
-                    channels = filters
-            self.blocks = nn.Sequential(*blocks)
-            self.fc = nn.Linear(64, 10)
-
-        def forward(self, x):
-            h = functional.relu(self.bn(self.conv(x)))
-            return self.fc(self.blocks(h).mean(dim=(2, 3)))
-
-    return Network().eval()
-
-
-def torch_examples(torch):
+def torch_examples(torch, n=EXAMPLES):
     """Random images and labels."""
     torch.manual_seed(0)
-    return torch.randn(EXAMPLES, 3, 32, 32), torch.randint(10, (EXAMPLES,))
+    return torch.randn(n, 3, 32, 32), torch.randint(10, (n,))
 
 
 def torch_gradient(torch, model, x, y):
@@ -149,6 +124,7 @@ def torch_gradient(torch, model, x, y):
 def torch_func():
     """`vmap(grad)` of torch.func."""
     import torch
+    from peer_networks import torch_resnet20
     from torch.func import functional_call, grad, vmap
 
     model = torch_resnet20(torch.nn, torch.nn.functional)
@@ -175,6 +151,7 @@ def backpack():
     import backpack as library
     import torch
     from backpack.extensions import BatchGrad
+    from peer_networks import torch_resnet20
 
     model = torch_resnet20(torch.nn, torch.nn.functional)
     x, y = torch_examples(torch)
@@ -193,50 +170,11 @@ def backpack():
     return library.__version__, gram, ordinary, sum(p.numel() for p in model.parameters())
 
 
-def jax_weights(np, rng):
-    """Weights of ResNet-20 as arrays."""
-    shapes, channels = [(3, 3, 3, 16)], 16
-    for filters in WIDTHS:
-        for _ in range(3):
-            shapes += [(3, 3, channels, filters), (3, 3, filters, filters)]
-            channels = filters
-    return {
-        "kernels": [(rng.normal(size=s) / np.sqrt(9 * s[2])).astype(np.float32) for s in shapes],
-        "norms": [(np.ones(s[3], np.float32), np.zeros(s[3], np.float32)) for s in shapes],
-        "fc": (rng.normal(size=(64, 10)).astype(np.float32) / 8, np.zeros(10, np.float32)),
-    }
-
-
-def jax_logits(jax, np):
-    """ResNet-20 as a function of weights and images."""
-
-    def layer(weights, number, h, stride):
-        kernel, (scale, offset) = weights["kernels"][number], weights["norms"][number]
-        h = jax.lax.conv_general_dilated(
-            h, kernel, (stride,) * 2, [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return h / np.sqrt(1 + 1e-3).astype(np.float32) * scale + offset
-
-    def logits(weights, x):
-        h, number, channels = jax.nn.relu(layer(weights, 0, x, 1)), 1, 16
-        for filters in WIDTHS:
-            for block in range(3):
-                stride = 2 if block == 0 and filters > 16 else 1
-                out = jax.nn.relu(layer(weights, number, h, stride))
-                out = layer(weights, number + 1, out, 1)
-                more = filters - channels
-                pad = [(0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)]
-                short = jax.numpy.pad(h[:, ::stride, ::stride], pad)
-                h, number, channels = jax.nn.relu(out + short), number + 2, filters
-        return h.mean(axis=(1, 2)) @ weights["fc"][0] + weights["fc"][1]
-
-    return logits
-
-
 def jax_vmap():
     """`jit(vmap(grad))` of JAX, the network written with its functions."""
     import jax
     import numpy as np
+    from peer_networks import jax_logits, jax_weights
 
     rng = np.random.default_rng(0)
     weights, logits = jax_weights(np, rng), jax_logits(jax, np)
@@ -266,6 +204,112 @@ def jax_vmap():
 
     size = sum(leaf.size for leaf in jax.tree.leaves(weights))
     return jax.__version__, summed, ordinary, size
+
+
+def this_package_eigenvalues():
+    """`HessianOperator` and `top_eigenvalues` of this package."""
+    from gradient_models import make
+    from keras.utils import set_random_seed
+
+    import infomcr_tf
+    from infomcr_tf.curvature import HessianOperator, top_eigenvalues
+
+    set_random_seed(0)
+    model, examples = make("resnet20")
+    x, y = examples(EIGENVALUE_EXAMPLES)
+    products = []
+
+    class Counted(HessianOperator):
+        def _matmat(self, V):
+            products.append(V.shape[1])
+            return super()._matmat(V)
+
+    def compute():
+        values, _ = top_eigenvalues(Counted(model, x, y), 2, tol=1e-3, progress=False)
+        return values, sum(products)
+
+    return infomcr_tf.__version__, compute
+
+
+def pyhessian():
+    """Power iteration of PyHessian."""
+    import importlib.metadata
+
+    import pyhessian as library
+    import torch
+    from peer_networks import torch_resnet20
+    from torch import nn
+
+    x, y = torch_examples(torch, EIGENVALUE_EXAMPLES)
+    model, products = torch_resnet20(nn, nn.functional), []
+    module = sys.modules["pyhessian.hessian"]
+    product = module.hessian_vector_product
+
+    def counted(*arguments):
+        products.append(1)
+        return product(*arguments)
+
+    module.hessian_vector_product = counted
+
+    def compute():
+        hessian = library.hessian(model, nn.CrossEntropyLoss(), data=(x, y), cuda=False)
+        values, _ = hessian.eigenvalues(maxIter=100, tol=1e-3, top_n=2)
+        return values, len(products)
+
+    return importlib.metadata.version("PyHessian"), compute
+
+
+def curvlinops():
+    """Lanczos process of scipy on the Hessian of curvlinops."""
+    import importlib.metadata
+
+    import torch
+    from curvlinops import HessianLinearOperator
+    from peer_networks import torch_resnet20
+    from scipy.sparse.linalg import LinearOperator, eigsh
+    from torch import nn
+
+    x, y = torch_examples(torch, EIGENVALUE_EXAMPLES)
+    model, products = torch_resnet20(nn, nn.functional), []
+
+    def compute():
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        batches = list(zip(x.split(EXAMPLES), y.split(EXAMPLES), strict=True))
+        hessian = HessianLinearOperator(model, nn.CrossEntropyLoss(), parameters, batches)
+        matrix = hessian.to_scipy()
+
+        def product(v):
+            products.append(1)
+            return matrix @ v
+
+        counted = LinearOperator(matrix.shape, matvec=product, dtype=matrix.dtype)
+        values = eigsh(counted, 2, which="LA", tol=1e-3, return_eigenvectors=False)
+        return sorted(values, reverse=True), len(products)
+
+    return importlib.metadata.version("curvlinops-for-pytorch"), compute
+
+
+TASKS = {
+    "gram": (
+        measure_gram,
+        {
+            "infomcr_tf": this_package,
+            "torch.func": torch_func,
+            "BackPACK": backpack,
+            "JAX": jax_vmap,
+        },
+        ("Gram matrix, s", "gradient, s", "ratio"),
+    ),
+    "eigenvalues": (
+        measure_eigenvalues,
+        {
+            "infomcr_tf": this_package_eigenvalues,
+            "PyHessian": pyhessian,
+            "curvlinops": curvlinops,
+        },
+        ("seconds", "products", "eigenvalues"),
+    ),
+}
 
 
 if __name__ == "__main__":
