@@ -7,10 +7,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from parameters import all_but, some
 
 from infomcr_tf import models
 
 NAMES = list(models.ARCHITECTURES)
+DEEP = ("wrn28_2", "densenet_bc_100_12", "wrn18_1_5")  # seconds to build
 
 
 @pytest.mark.parametrize(
@@ -19,11 +21,11 @@ NAMES = list(models.ARCHITECTURES)
         ("cnn", 10, 815_434),
         ("cnn", 100, 815_434 + 90 * 193),
         ("resnet20", 10, 269_722),
-        ("resnet20", 100, 269_722 + 90 * 65),
+        pytest.param("resnet20", 100, 269_722 + 90 * 65, marks=pytest.mark.slow),
         ("wrn28_2", 10, 1_467_610),
-        ("wrn28_2", 100, 1_467_610 + 90 * 129),
+        pytest.param("wrn28_2", 100, 1_467_610 + 90 * 129, marks=pytest.mark.slow),
         ("densenet_bc_100_12", 10, 769_162),
-        ("densenet_bc_100_12", 100, 800_032),
+        pytest.param("densenet_bc_100_12", 100, 800_032, marks=pytest.mark.slow),
         ("wrn18_1_5", 1000, 25_875_816),
     ],
 )
@@ -40,7 +42,7 @@ def test_defaults(name):
     assert (shape, classes) == (((114, 114, 3), 1000) if name == "wrn18_1_5" else ((32, 32, 3), 10))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", all_but(NAMES, DEEP[:2]))
 def test_any_input_size(name):
     """One model for every size, the smallest included; sizes need not be even."""
     model = models.ARCHITECTURES[name]((None, None, 1), 3)
@@ -51,12 +53,12 @@ def test_any_input_size(name):
         assert np.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", all_but(NAMES, DEEP))
 def test_digits_sized_images(name):
     assert models.ARCHITECTURES[name]((8, 8, 1), 10).output_shape == (None, 10)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet20", "wrn28_2", "densenet_bc_100_12"])
+@pytest.mark.parametrize("name", all_but(NAMES, DEEP))
 def test_weight_decay_is_half_wd_times_the_squared_norm_of_all_weights(name):
     wd = 3e-3
     model = models.ARCHITECTURES[name]((8, 8, 3), 5, weight_decay=wd, seed=0)
@@ -78,7 +80,7 @@ def test_no_weight_decay_means_no_losses(build):
     assert not any(build(name).losses for name in NAMES)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet20", "wrn28_2"])
+@pytest.mark.parametrize("name", some(["cnn", "resnet20", "wrn28_2"], ["resnet20"]))
 def test_seed_fixes_the_weights(name):
     def weights(seed):
         return models.ARCHITECTURES[name]((8, 8, 3), seed=seed).get_weights()
@@ -107,22 +109,25 @@ print("loaded", len(sys.argv[2:]))
 """
 
 
-def test_saved_models_load_in_a_fresh_process_without_the_package(tmp_path):
+@pytest.mark.parametrize(
+    "names", [["cnn", "resnet20"], pytest.param(NAMES, marks=pytest.mark.slow)], ids=["two", "all"]
+)
+def test_saved_models_load_in_a_fresh_process_without_the_package(tmp_path, names):
     x = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype("float32")
-    for name in NAMES:
+    for name in names:
         model = models.ARCHITECTURES[name]((8, 8, 3), 7, weight_decay=1e-3, seed=2)
         model(x, training=True)  # moving averages that are not the initial ones
         penalty = sum(map(float, model.losses))
         np.savez(tmp_path / f"{name}.npz", x=x, logits=model(x), penalty=penalty)
         model.save(tmp_path / f"{name}.keras")
     result = subprocess.run(
-        [sys.executable, "-I", "-c", LOAD, str(tmp_path), *NAMES],
+        [sys.executable, "-I", "-c", LOAD, str(tmp_path), *names],
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "loaded 5"
+    assert result.stdout.strip() == f"loaded {len(names)}"
 
 
 def test_models_are_plain_functional_models_of_keras_own_layers(build):
