@@ -79,3 +79,24 @@ def tiny():
 
     yield "tiny"
     ARCHITECTURES.unregister("tiny")
+
+
+@pytest.fixture(scope="session")
+def small_cnn():
+    """The name of an architecture that is trained as `cnn` is, with two of its six convolutions."""
+    import keras
+
+    from infomcr_tf.models import ARCHITECTURES, register_architecture
+    from infomcr_tf.models.layers import Layers, image_input
+
+    @register_architecture(ARCHITECTURES["cnn"].recipe)
+    def small_cnn(input_shape=(8, 8, 1), num_classes=10, *, weight_decay=0.0, seed=None):
+        inputs = x = image_input(input_shape, num_classes, min_size=4)
+        layers = Layers(weight_decay, seed)
+        for i, filters in enumerate((16, 32), start=1):
+            x = layers.conv(x, filters, 3, use_bias=True, name=f"conv{i}")
+            x = layers.relu(x, name=f"conv{i}_relu")
+        return keras.Model(inputs, layers.classifier(x, num_classes), name="small_cnn")
+
+    yield "small_cnn"
+    ARCHITECTURES.unregister("small_cnn")

@@ -127,7 +127,7 @@ def test_commands_are_listed_and_installed(root_dir):
     assert {name: getattr(commands, function) for name, function in stated} == COMMANDS
 
 
-@pytest.mark.parametrize("level", [None, "3"])
+@pytest.mark.parametrize("level", [None, pytest.param("3", marks=pytest.mark.slow)])
 def test_commands_start_quietly(level):
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     if level is not None:

@@ -73,7 +73,9 @@ def test_values_are_those_of_characterize_at_the_end_of_the_epoch():
     assert callback.reports[1].to_dict() == expected.to_dict()
 
 
-@pytest.mark.parametrize("wrap", [False, True], ids=["plain", "regularised"])
+@pytest.mark.parametrize(
+    "wrap", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "regularised"]
+)
 def test_training_is_not_changed(wrap):
     """The same weights, bit for bit: BatchNorm, Dropout and shuffling do not see the callback."""
     x, y = images(24)
@@ -103,6 +105,7 @@ def test_wrapped_and_inner_model_are_the_same_minimum():
     )
 
 
+@pytest.mark.slow
 def test_under_mirrored_strategy():
     """Two replicas; the trials run on other devices than they do."""
     x, y = images(24)

@@ -6,6 +6,7 @@ import pytest
 import reference
 import tensorflow as tf
 from gradients.small_networks import conv_net, equalising_condition, images, saturated
+from parameters import some
 
 from infomcr_tf.characterization import (
     METRICS,
@@ -73,7 +74,7 @@ def registered():
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"normalize_logits": 0.04}, {"equalize_loss": 0.01}],
+    [{}, pytest.param({"normalize_logits": 0.04}, marks=pytest.mark.slow), {"equalize_loss": 0.01}],
     ids=["plain", "normalised", "equalised"],
 )
 def test_every_metric_against_float64_one_example_at_a_time(model, settings):
@@ -219,6 +220,7 @@ def test_what_is_not_selected_is_not_computed(model, data, monkeypatch):
     assert report.robustness > 0
 
 
+@pytest.mark.slow
 def test_robustness_of_a_part_of_the_examples(model):
     x, y = images(250)
     whole = quick(model, (x, y), metrics=["robustness"])
@@ -250,6 +252,7 @@ def test_at_a_loss_of_a_millionth_and_when_equalised():
     assert equalised.num_excluded == 0
 
 
+@pytest.mark.slow
 def test_equalised_metrics_do_not_see_the_scale_of_the_logits(model):
     """Multiplying the last layer by c leaves the equalised head's cotangents divided by c."""
     x, _ = images(8)
@@ -297,7 +300,7 @@ def test_wrongly_classified_examples_are_excluded_and_counted(model):
     assert report.num_robustness_examples == 0
 
 
-@pytest.mark.parametrize("batch_norm", ["inference", "batch"])
+@pytest.mark.parametrize("batch_norm", some(["inference", "batch"], ["batch"]))
 def test_nothing_in_the_model_is_changed(model, data, batch_norm, registered):
     model.layers[3].trainable = False
     before = [w.copy() for w in model.get_weights()]
@@ -353,7 +356,7 @@ def test_authors_protocol_is_the_sum_of_its_parts(model):
 
 
 def test_devices_give_the_same_numbers(model):
-    x, y = images(230)
+    x, y = images(130)
     settings = {"num_trials": 5, "metrics": "all"}
     one = quick(model, (x, y), **settings)
     names = [device.name for device in tf.config.list_logical_devices("CPU")]

@@ -15,7 +15,7 @@ from infomcr_tf.training import CifarConfig, TrainingRun, load_model
 
 SMALL = {
     "dataset": "digits",
-    "model": "cnn",
+    "model": "small_cnn",
     "train_size": 60,
     "validation_size": 20,
     "batch_size": 20,
@@ -28,7 +28,7 @@ QUICK = ["--num-trials", "3", "--num-samples", "12"]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(small_cnn, tmp_path_factory):
     """Two finished runs, without and with the penalty."""
     root = tmp_path_factory.mktemp("runs")
     paths = []
@@ -136,7 +136,11 @@ def test_model_file_with_a_named_data_set(runs, compared, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "loss", ["mse", keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=3)]
+    "loss",
+    [
+        pytest.param("mse", marks=pytest.mark.slow),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=3),
+    ],
 )
 def test_model_file_that_was_compiled_with_another_loss(runs, tmp_path, capsys, loss):
     """It is refused with a line that says how to measure its own loss, which then is measured."""

@@ -9,6 +9,7 @@ import tensorflow as tf
 from curvature.cases import SHARED_CASES, Dense, case
 from gradients.cases import floatx
 from keras import layers
+from parameters import some
 
 from infomcr_tf.curvature import (
     FisherOperator,
@@ -29,13 +30,10 @@ def logits_of(model):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "frozen layers",
-        "attention",
-        "small vit",
-        "group norm",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in (*SHARED_CASES, "LSTM")),
-    ],
+    some(
+        ("frozen layers", "attention", "small vit", "group norm", *SHARED_CASES, "LSTM"),
+        ["frozen layers", "small vit"],
+    ),
 )
 def test_products_are_those_of_the_dense_matrices(name):
     model, x, y = case(name, "float64")
@@ -180,6 +178,7 @@ def test_data_sets_give_what_arrays_give():
         np.testing.assert_array_equal(HessianOperator(model, source) @ v, expected)
 
 
+@pytest.mark.slow
 def test_replicas_and_a_mirrored_model_give_the_same():
     model, x, y = case("group norm", num_examples=7)
     v = np.ones(sum(int(np.prod(w.shape)) for w in model.trainable_variables))

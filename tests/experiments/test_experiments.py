@@ -238,11 +238,20 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def scenario(tmp_path_factory):
+def scenario(tmp_path_factory, small_cnn):
+    """Scenario I as the preset "smoke" has it, of a smaller network and fewer trials."""
+    smoke = PRESETS["smoke"]
+    scenario = {**smoke.scenario, "model": small_cnn, "train_size": 50}
+    scenario |= {"epochs": 8, "target_loss": 2.0, "keep_at": "2.25", "learning_rate": 0.1}
+    measurement = {**smoke.measurement, "num_trials": 2}
+    PRESETS["tiny"] = dataclasses.replace(
+        smoke, name="tiny", scenario=scenario, measurement=measurement
+    )
     out = tmp_path_factory.mktemp("scenario")
-    arguments = ("scenario-confusion", "--preset", "smoke", "--out", out, "--seeds", "1")
+    arguments = ("scenario-confusion", "--preset", "tiny", "--out", out, "--seeds", "1")
     assert run(*arguments) == 0
-    return out, arguments
+    yield out, arguments
+    del PRESETS["tiny"]
 
 
 def test_smoke_scenario_leaves_ordinary_runs_and_results(scenario):
@@ -282,18 +291,18 @@ def test_networks_that_were_kept_on_the_way_are_measured(scenario):
     place = out / "scenario-confusion"
     with (place / "levels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["level"], row["label"]) for row in rows] == [("1.5", "0"), ("1.5", "25")]
+    assert [(row["level"], row["label"]) for row in rows] == [("2.25", "0"), ("2.25", "25")]
     final = json.loads((place / "results.json").read_text())["runs"]
     for row, last in zip(rows, final, strict=True):
-        assert row["run"] == f"{last['run']}-at-1.5"
-        assert last["train_loss"] <= 0.3 < float(row["train_loss"]) <= 1.5
+        assert row["run"] == f"{last['run']}-at-2.25"
+        assert last["train_loss"] < float(row["train_loss"]) <= 2.25
         assert int(row["epochs"]) < last["epochs"]
         minimum = Minimum.open(out / "runs" / row["run"], DataOptions())
         sizes = {"num_trials": 2, "num_samples": 10, "metrics": "gamma_hat", "progress": False}
         sizes["per_layer"] = False  # whose sums round in another order
         report = characterize(minimum.model, minimum.x, minimum.y, **sizes)
         assert float(row["gamma_hat"]) == report.gamma_hat
-    assert "## At a training loss of 1.5" in (place / "levels.md").read_text()
+    assert "## At a training loss of 2.25" in (place / "levels.md").read_text()
 
 
 WORK = ("runner.TrainingRun", "measure.characterize", "measure.compute_measures")
@@ -465,6 +474,7 @@ def test_mistakes_are_one_line_before_any_work(arguments, message, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_is_quiet(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(

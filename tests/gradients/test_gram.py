@@ -23,9 +23,9 @@ from infomcr_tf.gradients.gram_result import largest_eigenvalue
 
 ARCHITECTURES = {
     "cnn": (models.cnn, (8, 8, 3)),
-    "resnet20": (models.resnet20, (16, 16, 3)),
 }
 SLOW = {
+    "resnet20": (models.resnet20, (16, 16, 3)),
     "wrn28_2": (models.wrn28_2, (8, 8, 3)),
     "densenet_bc_100_12": (models.densenet_bc_100_12, (8, 8, 3)),
     "wrn18_1_5": (models.wrn18_1_5, (32, 32, 3)),

@@ -5,7 +5,10 @@ import re
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_own_model(root_dir):
     done = subprocess.run(
         [sys.executable, "examples/own_model.py"],

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+from parameters import some
 
 from infomcr_tf.regularizer import fisher_penalty
 
@@ -57,7 +58,7 @@ class TestOtherImplementations:
         expected = gradients_like(model, numbers, "authors/dpenalty_alpha0.01")
         assert relative_error(gradients, expected) < 4e-5
 
-    @pytest.mark.parametrize("alpha", ["0.0001", "0.01"])
+    @pytest.mark.parametrize("alpha", some(["0.0001", "0.01"], ["0.0001"]))
     @pytest.mark.parametrize(
         ("estimator", "key"), [("finite_difference", "fd"), ("hessian_vector", "hvp")]
     )
@@ -81,7 +82,7 @@ class TestOtherImplementations:
         wanted = gradients_like(model, expected, f"dpenalty_{key}_alpha{alpha}")
         assert relative_error(gradients, wanted) < tolerance
 
-    @pytest.mark.parametrize("direction", ["descent", "ascent"])
+    @pytest.mark.parametrize("direction", some(["descent", "ascent"], ["descent"]))
     @pytest.mark.parametrize("parts", [{}, {"batch_norm": True, "dropout": 0.5}])
     def test_float64_loop(self, float64, make_network, images, cross_entropy, parts, direction):
         x, y = images

@@ -169,6 +169,7 @@ print(json.dumps({"served": served, "package": package}))
 """
 
 
+@pytest.mark.slow
 def test_subclassed_and_exported_models_in_a_fresh_process(
     trained, images, train, tmp_path, root_dir, monkeypatch
 ):

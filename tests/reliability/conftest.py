@@ -57,7 +57,7 @@ def server(root_dir, tmp_path_factory):
 
 
 @pytest.fixture
-def make_run(request, tmp_path):
+def make_run(request, small_cnn, tmp_path):
     """Makes a run with the test module's `SETTINGS`, but for the changes given."""
     settings = request.module.SETTINGS | {"run_dir": str(tmp_path / "run")}
     return lambda **changes: TrainingRun(CifarConfig(**(settings | changes)))

@@ -15,7 +15,7 @@ from infomcr_tf.training.tensorboard import TensorBoard
 
 SETTINGS = {
     "dataset": "digits",
-    "model": "cnn",
+    "model": "small_cnn",
     "train_size": 60,
     "batch_size": 10,
     "epochs": 2,

@@ -5,7 +5,7 @@ from infomcr_tf.training import CifarConfig, TrainingRun
 # 60 real digits in 3 batches: an epoch takes a fraction of a second.
 SMALL = {
     "dataset": "digits",
-    "model": "cnn",
+    "model": "small_cnn",
     "train_size": 60,
     "validation_size": 30,
     "batch_size": 20,
@@ -16,7 +16,7 @@ SMALL = {
 
 
 @pytest.fixture
-def small_config(tmp_path):
+def small_config(small_cnn, tmp_path):
     """Makes the configuration of a small run, changed by keyword arguments."""
 
     def make(**changes):
@@ -26,7 +26,7 @@ def small_config(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
+def finished(small_cnn, tmp_path_factory):
     """A finished small run with the penalty on from the first drop: (run, result)."""
     path = tmp_path_factory.mktemp("finished") / "run"
     run = TrainingRun(CifarConfig(**SMALL, run_dir=str(path)))

@@ -66,6 +66,7 @@ def test_result_is_measured_on_unaugmented_images(small_config, tmp_path):
         assert result[part]["num_examples"] == len(examples)
 
 
+@pytest.mark.slow
 def test_saved_model_loads_without_this_package(finished):
     run, _ = finished
     code = (
@@ -90,7 +91,7 @@ def test_complete_run_is_not_repeated(finished):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"augmentation": "1-crop-f"},
+        pytest.param({"augmentation": "1-crop-f"}, marks=pytest.mark.slow),
         # So small a learning rate that every epoch is a plateau: the schedule has much to remember.
         {"schedule": "plateau", "patience": 1, "learning_rate": 1e-9},
     ],
@@ -136,7 +137,8 @@ def test_never_is_plain_keras(small_config):
     run = TrainingRun(small_config(regularize="never", schedule="constant", epochs=2))
     run.run(verbose=0)
     config, splits = run.config, run.data.splits
-    model = models.cnn((8, 8, 1), 10, weight_decay=config.weight_decay, seed=config.seed)
+    build = models.ARCHITECTURES[config.model]
+    model = build((8, 8, 1), 10, weight_decay=config.weight_decay, seed=config.seed)
     model.compile(
         keras.optimizers.SGD(config.learning_rate, momentum=0.9, nesterov=True),
         keras.losses.CategoricalCrossentropy(from_logits=True),

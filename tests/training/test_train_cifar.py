@@ -204,6 +204,7 @@ def test_without_mistakes_the_training_begins(monkeypatch, tmp_path):
     training.assert_called_once()
 
 
+@pytest.mark.slow
 def test_as_a_real_process(root_dir, tmp_path):
     """Standard error holds the one line and nothing of TensorFlow's."""
     command = [sys.executable, str(root_dir / "train_cifar.py"), *DIGITS, "--alpha", "-1"]

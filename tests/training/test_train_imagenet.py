@@ -123,6 +123,7 @@ def test_images_to_measure_on_are_the_runs_own_centre_crops(trained, place):
         run_data.training_images(12)
 
 
+@pytest.mark.slow
 def test_one_device_gives_the_same_run(trained, tmp_path):
     run_dir, flags = trained
     flags = [*flags, "--run-dir", str(tmp_path / "one")]
