@@ -24,9 +24,12 @@ _INTEGERS = {
     "train_size": 1,
     "validation_size": 0,
 }
-_NUMBERS = {
+_NUMBERS: dict[str, dict[str, float]] = {
     "alpha": {"above": 0},
     "beta": {"minimum": 0},
+    # Below ln 2 exactly the correctly classified examples have a temperature that gives the loss.
+    "equalize_loss": {"above": 0, "below": math.log(2)},
+    "normalize_logits": {"above": 0},
     "weight_decay": {"minimum": 0},
 }
 

@@ -78,9 +78,8 @@ def am_gm_bound(trial: TrialSpectrum) -> float:
 
 def frobenius_norm_sampled(trial: TrialSpectrum) -> float:
     """`sampled_frobenius_norm` of the trial."""
-    assert (
-        trial.row_blocks is not None and trial.generator is not None
-    )  # set for every trial that is measured
+    # Both are set for every trial that is measured.
+    assert trial.row_blocks is not None and trial.generator is not None
     return sampled_frobenius_norm(
         trial.row_blocks(), num_parameters=trial.num_parameters, generator=trial.generator
     )

@@ -55,13 +55,11 @@ class ComparisonOptions(Options):
         None,
         "s: divide the logits by s times their norm (section 7.2.3; the authors: 0.04).",
         group=_NETWORK,
-        above=0,
     )
     equalize_loss: float | None = option(
         None,
         "L: scale each image's logits so that its cross-entropy is L.",
         group=_NETWORK,
-        above=0,
     )
     loss: str = option(
         "auto",

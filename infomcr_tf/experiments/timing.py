@@ -15,8 +15,9 @@ from infomcr_tf.experiments.experiment import Run
 from infomcr_tf.regularizer import SCHEDULES
 from infomcr_tf.storage import read_json, write_json
 from infomcr_tf.training import CifarConfig, ImageNetConfig
-from infomcr_tf.training.config import ResolvedConfig, TrainConfig
+from infomcr_tf.training.config import TrainConfig
 from infomcr_tf.training.learning_rate import drop_epochs
+from infomcr_tf.training.resolved_config import ResolvedConfig
 from infomcr_tf.training.run import with_penalty
 
 _KIND = "infomcr_tf step times"

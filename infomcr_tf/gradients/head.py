@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from infomcr_tf.arguments import is_real
+from infomcr_tf.arguments import check_argument
 
 HOW_TO_PASS = (
     'Pass `loss="compiled"` (`--loss compiled`), a Keras loss or its name (a dict or list of them '
@@ -72,23 +72,14 @@ class Head:
         trusted: bool = False,
         needs_softmax: bool = False,
     ) -> None:
-        if normalize_logits is not None and not (
-            is_real(normalize_logits) and 0 < normalize_logits < math.inf
-        ):
-            raise ValueError(
-                "`normalize_logits` must be a positive number, the scale s in z / (||z|| s), or "
-                f"None. Received: normalize_logits={normalize_logits!r}"
-            )
-        if equalize_loss is not None and not (
-            is_real(equalize_loss) and 0 < equalize_loss < math.log(2)
-        ):
-            raise ValueError(
-                "`equalize_loss` must be between 0 and ln 2 = 0.693, where exactly the correctly "
-                "classified examples have a temperature that gives this loss, or None. "
-                f"Received: equalize_loss={equalize_loss!r}"
-            )
-        self.normalize_logits = None if normalize_logits is None else float(normalize_logits)
-        self.equalize_loss = None if equalize_loss is None else float(equalize_loss)
+        self.normalize_logits = (
+            None
+            if normalize_logits is None
+            else check_argument("normalize_logits", normalize_logits)
+        )
+        self.equalize_loss = (
+            None if equalize_loss is None else check_argument("equalize_loss", equalize_loss)
+        )
         self.trusted = trusted
         self.needs_softmax = needs_softmax
 

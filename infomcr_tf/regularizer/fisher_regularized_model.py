@@ -70,7 +70,7 @@ class FisherRegularizedModel(keras.Model):
         every: Apply the penalty every k-th step only, multiplied by k (Liu et al., "Towards
             efficient and scalable sharpness-aware minimization", CVPR 2022, space SAM's second
             pass so).
-        fraction: Shard of the sub-batches, drawn anew every step, that the penalty is computed
+        fraction: Share of the sub-batches, drawn anew every step, that the penalty is computed
             from: an unbiased estimate of R_alpha at a lower cost. At least one is used.
         fuse_plain_steps: Whether BatchNorm is computed by TensorFlow's fused kernel at `beta = 0`
             too: such a step takes less time than Keras' (docs/benchmarks.md), and equals it up to
@@ -130,8 +130,6 @@ class FisherRegularizedModel(keras.Model):
         self._is_testing = False
         self.built = model.built
 
-    # ---- a Keras model ----------------------------------------------------------------------
-
     @property
     def output_names(self) -> list[str] | None:
         """The wrapped model's output names, by which losses and metrics may be given."""
@@ -144,7 +142,7 @@ class FisherRegularizedModel(keras.Model):
         if self._is_testing:
             hidden += [self._penalty_tracker, self._norm_tracker]
         # Keras leaves out those of a model inside a model.
-        both = [*super().metrics, *self.model._metrics]
+        both = (*super().metrics, *self.model._metrics)
         return [one for one in both if all(one is not other for other in hidden)]
 
     def build(self, input_shape: Any) -> None:
@@ -202,9 +200,9 @@ class FisherRegularizedModel(keras.Model):
 
         Raises:
             ValueError: Without a loss; if M is not divisible by the number of replicas; if a layer
-                computes in float16, bfloat16 or float8; with
-                `data_term="sub_batches"` and a loss that is not averaged over the batch; with
-                `jit_compile=True` or gradient accumulation under a distribution strategy.
+                computes in float16, bfloat16 or float8; with `data_term="sub_batches"` and a loss
+                that is not averaged over the batch; with `jit_compile=True` or gradient
+                accumulation under a distribution strategy.
         """
         check_loss(loss, self.data_term)
         if jit_compile == "auto":
@@ -220,8 +218,6 @@ class FisherRegularizedModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
-
-    # ---- the step ---------------------------------------------------------------------------
 
     def make_train_function(self, force: bool = False) -> None:
         """Makes the function `fit` calls: `plain_step` while `beta` is 0, else Algorithm 1.
@@ -275,8 +271,8 @@ class FisherRegularizedModel(keras.Model):
                 if all batches of an epoch had, or the loss or the penalty is not finite.
         """
         if read(self.beta) > 0:
-            split = kwargs.get("validation_split")
-            sub_batches.check_batches(x, batch_size, self.num_sub_batches, split)
+            count, held_out = self.num_sub_batches, kwargs.get("validation_split")
+            sub_batches.check_batches(x, batch_size, count, held_out)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             own = [AverageReplicas(), CheckBatchSizes(self._largest_batch)]
             callbacks = [*own, *keras.tree.flatten(callbacks or [])]
@@ -309,8 +305,7 @@ class FisherRegularizedModel(keras.Model):
 
     def plain_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step without the penalty: Keras' own, or with `fuse_plain_steps` a faster one."""
-        step = fused_train_step if self.fuse_plain_steps else keras.Model.train_step
-        return step(self, data)
+        return (fused_train_step if self.fuse_plain_steps else keras.Model.train_step)(self, data)
 
     def _is_due(self) -> Any:
         """Whether the penalty is to be applied at this step; a bool where that never changes."""
@@ -318,10 +313,7 @@ class FisherRegularizedModel(keras.Model):
 
     def _clean_loss(self, x: Any, y: Any, sample_weight: Any) -> tuple[tf.Tensor, Any]:
         y_pred = self(x, training=True)
-        loss = self.compute_loss(
-            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
-        )
-        return loss, y_pred
+        return self.compute_loss(x, y, y_pred, sample_weight, training=True), y_pred
 
     def _step(self, data: Any, active: Any) -> dict[str, tf.Tensor]:
         if not self.trainable_variables:

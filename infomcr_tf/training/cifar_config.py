@@ -4,7 +4,8 @@ import dataclasses
 
 from infomcr_tf.command_line.options import option, required
 from infomcr_tf.data import AUGMENTATIONS, DATASETS, NORMALIZATIONS
-from infomcr_tf.training.config import DATA_GROUP, ResolvedConfig, TrainConfig
+from infomcr_tf.training.config import DATA_GROUP, TrainConfig
+from infomcr_tf.training.resolved_config import ResolvedConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

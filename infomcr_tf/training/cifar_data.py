@@ -10,7 +10,7 @@ from infomcr_tf import data
 from infomcr_tf.data import WHOLE, Examples, Normalization, Shard, Splits
 from infomcr_tf.data.order import START, Position
 from infomcr_tf.training.cifar_config import CifarConfig
-from infomcr_tf.training.config import ResolvedConfig
+from infomcr_tf.training.resolved_config import ResolvedConfig
 from infomcr_tf.training.run_data import RunData, draw_number
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from infomcr_tf.command_line.options import Options, option, required
+from infomcr_tf.command_line.options import Options, option
 from infomcr_tf.data.order import check_batch_fits
 from infomcr_tf.models import ARCHITECTURES, Recipe
 from infomcr_tf.regularizer import DATA_TERMS, SCHEDULES
@@ -18,6 +18,9 @@ from infomcr_tf.training.interval import Interval
 from infomcr_tf.training.learning_rate import LEARNING_RATE_SCHEDULES, drop_epochs
 from infomcr_tf.training.nonfinite import ON_NONFINITE
 from infomcr_tf.training.stopping import STOPPING_RULES
+
+if TYPE_CHECKING:
+    from infomcr_tf.training.resolved_config import ResolvedConfig
 
 DATA_GROUP = "data"
 TRAINING_GROUP = "model and optimisation (default: the architecture's own recipe)"
@@ -37,7 +40,7 @@ class TrainConfig(Options):
         ValueError: if a value is out of range, or two values exclude each other.
     """
 
-    resolved_class: ClassVar[type[ResolvedConfig]]
+    resolved_class: ClassVar[Any]  # the `ResolvedConfig` of the same kind of data
 
     data_dir: str | None = option(
         None,
@@ -103,7 +106,6 @@ class TrainConfig(Options):
         "stopped there.",
         group=TRAINING_GROUP,
     )
-
     stop: str = option(
         "last-epoch",
         "Rule that may end the training earlier; zero-error: after the first epoch in which every "
@@ -112,7 +114,6 @@ class TrainConfig(Options):
         choices=STOPPING_RULES,
         identifies="unless default",
     )
-
     regularize: str = option(
         "after-first-drop",
         "When the penalty is on; 011 etc.: in which of the stages between "
@@ -129,7 +130,6 @@ class TrainConfig(Options):
         group=_PENALTY,
         choices=DATA_TERMS,
     )
-
     estimator: str = option(
         "finite_difference",
         "How the penalty's gradient is computed: Algorithm 1, or double differentiation (another "
@@ -142,7 +142,6 @@ class TrainConfig(Options):
         "Keep TensorFloat-32 on while the penalty acts; its 10 bits drown the finite difference.",
         group=_PENALTY,
     )
-
     seed: int = option(
         0, "Of initialisation, subset, order and augmentation.", group=_RUN, identifies=False
     )
@@ -223,9 +222,8 @@ class TrainConfig(Options):
         self._check_precision()
 
     def _check_precision(self) -> None:
-        if not self.mixed_precision or self.regularize == "never":
-            return
-        if not is_precise_enough("bfloat16", self.estimator):
+        needed = self.mixed_precision and self.regularize != "never"
+        if needed and not is_precise_enough("bfloat16", self.estimator):
             raise ValueError(
                 "`--mixed-precision` cannot be used with the finite difference, whose step alpha * "
                 "g bfloat16 rounds to nothing. Pass --estimator hessian_vector or --regularize "
@@ -331,8 +329,8 @@ class TrainConfig(Options):
             "run_dir": self.default_run_dir,
         }
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        known = {name: value for name, value in given.items() if value is not None}
-        return self.resolved_class(**{**given, **values, **known})
+        filled = {name: value for name, value in values.items() if given[name] is None}
+        return self.resolved_class(**given | filled)
 
     @property
     def default_run_dir(self) -> str:
@@ -350,18 +348,3 @@ class TrainConfig(Options):
                 f"learning rate first falls after epoch {first}. Received: {self.epochs}. Pass "
                 "more epochs or --regularize always."
             )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ResolvedConfig(TrainConfig):
-    """What a training run depends on besides its data, with nothing left to the recipe."""
-
-    epochs: int = required(TrainConfig, "epochs")
-    batch_size: int = required(TrainConfig, "batch_size")
-    learning_rate: float = required(TrainConfig, "learning_rate")
-    weight_decay: float = required(TrainConfig, "weight_decay")
-    momentum: float = required(TrainConfig, "momentum")
-    nesterov: bool = required(TrainConfig, "nesterov")
-    run_dir: str = required(TrainConfig, "run_dir")
-    if TYPE_CHECKING:  # every kind of data has its own
-        augmentation: str

@@ -7,7 +7,8 @@ from infomcr_tf.data.imagenet import IMAGENET_AUGMENTATIONS, IMAGENET_NORMALIZAT
 from infomcr_tf.data.imagenet.crops import check_crop_size
 from infomcr_tf.data.imagenet.source import check_places
 from infomcr_tf.models import ARCHITECTURES
-from infomcr_tf.training.config import DATA_GROUP, TRAINING_GROUP, ResolvedConfig, TrainConfig
+from infomcr_tf.training.config import DATA_GROUP, TRAINING_GROUP, TrainConfig
+from infomcr_tf.training.resolved_config import ResolvedConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

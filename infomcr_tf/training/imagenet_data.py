@@ -6,8 +6,8 @@ import tensorflow as tf
 from infomcr_tf.data import WHOLE, Examples, Shard, imagenet, shuffled_positions
 from infomcr_tf.data.order import START, Position
 from infomcr_tf.data.splits import check_parts_fit
-from infomcr_tf.training.config import ResolvedConfig
 from infomcr_tf.training.imagenet_config import ImageNetConfig
+from infomcr_tf.training.resolved_config import ResolvedConfig
 from infomcr_tf.training.run_data import RunData, draw_number
 
 # As float32 crops of 114 x 114 they take 1.6 GB.

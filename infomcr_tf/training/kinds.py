@@ -4,9 +4,10 @@ from typing import Any
 
 from infomcr_tf.training.cifar_config import CifarConfig
 from infomcr_tf.training.cifar_data import CifarData
-from infomcr_tf.training.config import ResolvedConfig, TrainConfig
+from infomcr_tf.training.config import TrainConfig
 from infomcr_tf.training.imagenet_config import ImageNetConfig
 from infomcr_tf.training.imagenet_data import ImageNetData
+from infomcr_tf.training.resolved_config import ResolvedConfig
 from infomcr_tf.training.run_data import RunData
 
 _KINDS: dict[str, tuple[type[TrainConfig], type[RunData]]] = {

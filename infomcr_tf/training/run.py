@@ -13,13 +13,14 @@ from infomcr_tf.data.order import Position
 from infomcr_tf.regularizer import BetaSchedule, FisherRegularizedModel
 from infomcr_tf.regularizer.replicas import AverageReplicas
 from infomcr_tf.training.checkpoint import Checkpoint
-from infomcr_tf.training.config import ResolvedConfig, TrainConfig
+from infomcr_tf.training.config import TrainConfig
 from infomcr_tf.training.evaluation import TargetLoss, Validation
 from infomcr_tf.training.kinds import load_data
 from infomcr_tf.training.learning_rate import LEARNING_RATE_SCHEDULES, TrainingPlan
 from infomcr_tf.training.loop import train
 from infomcr_tf.training.nonfinite import NonFiniteError, NonFiniteGuard
 from infomcr_tf.training.outcome import Outcome
+from infomcr_tf.training.resolved_config import ResolvedConfig
 from infomcr_tf.training.run_folder import RunFolder
 from infomcr_tf.training.state import build_metrics
 from infomcr_tf.training.stopping import StoppingRule

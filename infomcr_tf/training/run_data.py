@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from infomcr_tf.data import WHOLE, Examples, Normalization, Shard
 from infomcr_tf.data.order import START, Position, shuffled_batches
-from infomcr_tf.training.config import ResolvedConfig
+from infomcr_tf.training.resolved_config import ResolvedConfig
 
 
 class RunData(abc.ABC):

@@ -23,8 +23,8 @@ import keras
 
 from infomcr_tf.model_file import load_model
 from infomcr_tf.storage import is_content, locked, read_json, to_float, write_csv, write_json
-from infomcr_tf.training.config import ResolvedConfig
 from infomcr_tf.training.kinds import kind_of, resolved_from_dict
+from infomcr_tf.training.resolved_config import ResolvedConfig
 
 _CONFIG_KIND = "infomcr_tf run"
 _RESULT_KIND = "infomcr_tf result"

@@ -98,10 +98,10 @@ def test_ties_have_no_temperature():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"normalize_logits": 0.0}, "`normalize_logits` must be a positive number"),
-        ({"normalize_logits": math.nan}, "`normalize_logits` must be a positive number"),
-        ({"equalize_loss": 0.0}, "`equalize_loss` must be between 0 and ln 2"),
-        ({"equalize_loss": 0.7}, "`equalize_loss` must be between 0 and ln 2"),
+        ({"normalize_logits": 0.0}, "`normalize_logits` must be a finite number above 0"),
+        ({"normalize_logits": math.nan}, "`normalize_logits` must be a finite number above 0"),
+        ({"equalize_loss": 0.0}, "`equalize_loss` must be a finite number above 0 and below 0.693"),
+        ({"equalize_loss": 0.7}, "`equalize_loss` must be a finite number above 0 and below 0.693"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
