@@ -111,6 +111,7 @@ def test_ray_starts_a_run_again_whose_worker_was_killed(two_workers, tmp_path):
     assert str(os.getpid()) not in {pid for pids in workers.values() for pid in pids}
 
 
+@pytest.mark.slow
 def test_ray_reports_a_run_that_fails_for_good(two_workers, tmp_path):
     found = dict(make_engine("ray").map(functools.partial(record, tmp_path), [3, -2]))
     assert found[3] is None
