@@ -98,6 +98,13 @@ def test_every_result_shows_gamma_hat_raw_and_at_equal_loss():
             assert part in SELECTIONS or views["authors"]["protocol"] == "authors"
 
 
+def test_the_hessian_is_a_view_of_the_scenarios_where_asked_for():
+    for hessian in (False, True):
+        views = make_part("scenario-confusion", dataclasses.replace(PAPER, hessian=hessian)).views
+        assert ("hessian" in views) == hessian
+    assert {"hessian_spectral_radius", "hessian_trace"} <= set(views["hessian"]["metrics"])
+
+
 def test_beta_is_selected_before_it_is_used_unless_it_is_given():
     assert part_names("table1", PAPER) == ["select-beta", "table1"]
     given = dataclasses.replace(PAPER, betas=(3.0,))
@@ -238,20 +245,11 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def scenario(tmp_path_factory, small_cnn):
-    """Scenario I as the preset "smoke" has it, of a smaller network and fewer trials."""
-    smoke = PRESETS["smoke"]
-    scenario = {**smoke.scenario, "model": small_cnn, "train_size": 50}
-    scenario |= {"epochs": 8, "target_loss": 2.0, "keep_at": "2.25", "learning_rate": 0.1}
-    measurement = {**smoke.measurement, "num_trials": 2}
-    PRESETS["tiny"] = dataclasses.replace(
-        smoke, name="tiny", scenario=scenario, measurement=measurement
-    )
+def scenario(tmp_path_factory):
     out = tmp_path_factory.mktemp("scenario")
-    arguments = ("scenario-confusion", "--preset", "tiny", "--out", out, "--seeds", "1")
+    arguments = ("scenario-confusion", "--preset", "smoke", "--out", out, "--seeds", "1")
     assert run(*arguments) == 0
-    yield out, arguments
-    del PRESETS["tiny"]
+    return out, arguments
 
 
 def test_smoke_scenario_leaves_ordinary_runs_and_results(scenario):
@@ -291,18 +289,18 @@ def test_networks_that_were_kept_on_the_way_are_measured(scenario):
     place = out / "scenario-confusion"
     with (place / "levels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["level"], row["label"]) for row in rows] == [("2.25", "0"), ("2.25", "25")]
+    assert [(row["level"], row["label"]) for row in rows] == [("1.5", "0"), ("1.5", "25")]
     final = json.loads((place / "results.json").read_text())["runs"]
     for row, last in zip(rows, final, strict=True):
-        assert row["run"] == f"{last['run']}-at-2.25"
-        assert last["train_loss"] < float(row["train_loss"]) <= 2.25
+        assert row["run"] == f"{last['run']}-at-1.5"
+        assert last["train_loss"] <= 0.3 < float(row["train_loss"]) <= 1.5
         assert int(row["epochs"]) < last["epochs"]
         minimum = Minimum.open(out / "runs" / row["run"], DataOptions())
         sizes = {"num_trials": 2, "num_samples": 10, "metrics": "gamma_hat", "progress": False}
         sizes["per_layer"] = False  # whose sums round in another order
         report = characterize(minimum.model, minimum.x, minimum.y, **sizes)
         assert float(row["gamma_hat"]) == report.gamma_hat
-    assert "## At a training loss of 2.25" in (place / "levels.md").read_text()
+    assert "## At a training loss of 1.5" in (place / "levels.md").read_text()
 
 
 WORK = ("runner.TrainingRun", "measure.characterize", "measure.compute_measures")
@@ -322,6 +320,7 @@ def test_the_same_command_computes_nothing_again(scenario, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in files} == before
 
 
+@pytest.mark.slow
 def test_the_hessian_is_measured_where_asked_for_beside_its_proxies(scenario):
     out, arguments = scenario
     before = json.loads((out / "scenario-confusion" / "results.json").read_text())["runs"]
@@ -487,6 +486,7 @@ def test_the_command_line_is_quiet(tmp_path):
     assert all(name in done.stdout for name in ("scenario-confusion", "--dry-run", "smoke"))
 
 
+@pytest.mark.slow
 def test_study_of_the_order_measures_each_run_with_its_own_weights(
     scenario, root_dir, tmp_path, monkeypatch, capsys
 ):
