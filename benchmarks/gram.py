@@ -11,7 +11,7 @@ with the peak resident memory and the operations it takes. Prints JSON with the 
     python benchmarks/gram.py --models cnn resnet20 [--methods auto jacobian] [--rounds 7]
     python benchmarks/gram.py --models vit bert lstm --examples 32
     python benchmarks/gram.py --memory wrn18_1_5 128
-    python benchmarks/gram.py --large 4000 [--max-memory 4]
+    python benchmarks/gram.py --large 4000 [--max-memory 4.6] [--state FILE]
 """
 
 import argparse
@@ -46,9 +46,10 @@ def main():
     parser.add_argument("--memory", nargs=2, metavar=("MODEL", "SIDE"), help="peak memory instead")
     parser.add_argument("--large", type=int, metavar="N", help="one large Gram matrix instead")
     parser.add_argument("--max-memory", type=float, default=2, help="of --large, in GiB")
+    parser.add_argument("--state", help="of --large: file from which the same call resumes")
     arguments = parser.parse_args()
     if arguments.large:
-        result = {"large": large(arguments.large, arguments.max_memory)}
+        result = {"large": large(arguments.large, arguments)}
     elif arguments.memory:
         result = {"memory": memory(arguments.memory[0], int(arguments.memory[1]), arguments)}
     else:
@@ -144,27 +145,28 @@ def memory(name, side, arguments):
     }
 
 
-def large(n, max_memory):
+def large(n, arguments):
     """Time, peak resident memory and operations of ln|xi| of n images on resnet20."""
     keras.utils.set_random_seed(0)
     model = models.resnet20()
     x, y = examples(n)
     start = time.perf_counter()
-    engine = GradientEngine(model, max_memory_bytes=int(max_memory * 1024**3))
-    gram = engine.gram(x, y, progress=True)
+    engine = GradientEngine(model, max_memory_bytes=int(arguments.max_memory * 1024**3))
+    gram = engine.gram(x, y, progress=True, state=arguments.state)
     in_products = time.perf_counter() - start
     logdet = gram.logdet
     taken = time.perf_counter() - start
-    multiplications = n * (n + 1) / 2 * num_parameters(model)
     return {
         "examples": n,
-        "max_memory_gib": max_memory,
+        "max_memory_gib": arguments.max_memory,
         "seconds": round(taken, 1),
         "seconds_without_determinant": round(in_products, 1),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2, 2),
         "logdet": logdet,
         "logdet_error": gram.logdet_error,
-        "operations_of_products": 2 * multiplications,
+        "jacobian_gib": round(4 * n * num_parameters(model) / 1024**3, 2),
+        "operations_of_products": n * (n + 1) * num_parameters(model),
+        "operations_of_gradients": n * gradient_operations(model),
         "operations_per_second_of_float32_products": product_speed(),
     }
 
@@ -175,6 +177,14 @@ def product_speed(size=4096, rounds=5):
     tf.matmul(a, a).numpy()
     taken = [seconds(lambda: tf.matmul(a, a).numpy())[0] for _ in range(rounds)]
     return 2 * size**3 / min(taken)
+
+
+def gradient_operations(model):
+    """Operations of one example's forward and backward pass: three products a kernel."""
+    kernels = [layer for layer in model.layers if hasattr(layer, "kernel")]
+    outputs = [layer.output.shape[1:-1] for layer in kernels]
+    sizes = [int(np.prod(layer.kernel.shape)) for layer in kernels]
+    return 6 * sum(int(np.prod(o)) * size for o, size in zip(outputs, sizes, strict=True))
 
 
 def num_parameters(model):

@@ -53,10 +53,11 @@ class Accumulation:
     ) -> None:
         self._layers = layers
         self.products = np.zeros((n, n) if layers is None else (max(layers) + 1, n, n))
-        few = min(n, tile, ERROR_SAMPLE)
-        self.errors = np.zeros((2, few, few))
         self.head: HeadOutput | None = None
         self.tiles = [slice(start, min(n, start + tile)) for start in range(0, n, tile)]
+        few = min(n, tile, ERROR_SAMPLE)
+        # Of every tile but a last one that is too small.
+        self.errors = np.zeros((len(self.tiles) - ((n - 1) % tile + 1 < few), 2, few, few))
         self._state = None if state is None else Path(state)
         self._identity = identity
         self._progress = progress
@@ -80,7 +81,7 @@ class Accumulation:
         """Takes what one pass over all examples at once gives, see `Plan.whole`."""
         self.head, self.products = checked(head), products.numpy()
         if few:
-            self.errors = _errors(products, few)
+            self.errors = _errors(products, few)[None]
 
     def refine(
         self, passes: list[Pass], x: Any, y: tf.Tensor, pairs: list[tuple[int, int]]
@@ -131,8 +132,8 @@ class Accumulation:
                 products = layer_products(of_blocks, count, tiles[i], tiles[j])
             else:
                 products = inner_products(tiles[i], tiles[j], dtype)
-            if dtype == tf.float32 and i == j == 0 and self._layers is None:
-                self.errors += _errors(products, sample(tiles[0]))
+            if dtype == tf.float32 and i == j < len(self.errors) and self._layers is None:
+                self.errors[i] += _errors(products, sample(tiles[i]))
             self.products[..., self.tiles[i], self.tiles[j]] += products.numpy()
             bar.update()
 

@@ -26,8 +26,10 @@ from infomcr_tf.gradients.losses import make_head
 from infomcr_tf.gradients.network import Network
 from infomcr_tf.gradients.passes import METHODS, Pass, Plan
 
-# Standard deviation of ln|xi|, in nats, up to which float32 products are good enough.
-LOGDET_TOLERANCE = 1e-3
+# Standard deviation of ln|xi|, in nats an example, up to which float32 products are good enough,
+# and the number of examples up to which as much as of so many is.
+LOGDET_TOLERANCE = 1e-5
+_FEW = 100
 _FLOAT32 = float(np.finfo(np.float32).eps) / 2
 
 
@@ -121,8 +123,8 @@ class GradientEngine:
         """Returns the Gram matrix of the examples, of any number.
 
         Inner products are computed in float32 and added in float64. Where their rounding, which is
-        measured, may move ln|xi| by more than 0.001, those that matter are computed again in
-        float64.
+        measured, may move ln|xi| by more than 0.00001 an example (and more than 0.001), those that
+        matter are computed again in float64.
 
         Args:
             x: examples, one array [N', ...] or a list, tuple or dict of arrays.
@@ -187,9 +189,12 @@ class GradientEngine:
         cosines = sums.products / safe[:, None] / safe
         # A zero gradient makes the determinant zero whatever the others are.
         cosines[np.diag_indices(len(safe))] = 1
-        variances = logdet_errors(cosines, sums.errors, sums.tiles, _FLOAT32)
+        rounding = logdet_errors(cosines, sums.errors, sums.tiles, _FLOAT32)
         del cosines
-        pairs, left = pairs_to_refine(variances, len(sums.tiles), LOGDET_TOLERANCE)
+        if rounding is not None:
+            sums.products[np.diag_indices(len(safe))] /= 1 + rounding.shift
+        tolerance = LOGDET_TOLERANCE * max(len(safe), _FEW)
+        pairs, left = pairs_to_refine(rounding, len(sums.tiles), tolerance)
         if pairs:
             sums.refine(passes, x, y, pairs)
         return self._assemble(sums.head, sums.products, left)

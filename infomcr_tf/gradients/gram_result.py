@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -115,56 +116,102 @@ def largest_eigenvalue(matrix: np.ndarray) -> float:
     return float(value)
 
 
+class Rounding(NamedTuple):
+    r"""What the rounding of inner products in float32 does to $\ln|\xi|$.
+
+    Attributes:
+        shift: by how much, relatively, diagonal entries are off more than all others. Sums of
+            squares lose more to rounding than sums of terms of both signs, always in one
+            direction, so this adds up over the examples.
+        variances: [tiles, tiles] variances of $\ln|\xi|$ by pairs of tiles, without the shift.
+    """
+
+    shift: float
+    variances: np.ndarray
+
+
 def logdet_errors(
     cosines: np.ndarray, errors: np.ndarray, tiles: list[slice], epsilon: float
-) -> np.ndarray | None:
-    r"""How much the rounding of inner products in float32 may move $\ln|\xi|$, tile by tile.
+) -> Rounding | None:
+    r"""How much the rounding of inner products in float32 may move $\ln|\xi|$.
 
-    To first order $\delta \ln|A| = \sum_{ij} (A^{-1})_{ij} \delta A_{ij}$. The rounding of an inner
-    product is taken as random, with a part that is the same for all pairs and a part proportional
-    to the cosine; both are measured on a few examples.
+    To first order $\delta \ln|A| = \sum_{ij} (A^{-1})_{ij} \delta A_{ij}$. Both parts of the error
+    are measured on a few examples of each tile: a shift of the diagonal, the same for all, and what
+    is random, with a part that is the same for all pairs and a part proportional to the cosine.
 
     Args:
         cosines: A, [n, n] float64, symmetric.
-        errors: [2, m, m], the errors and the products of the first m examples.
+        errors: [k, 2, m, m], the errors and the products of m examples of k tiles.
         tiles: slices of the examples.
         epsilon: half of the spacing of float32 at 1, the least a product is taken to be wrong by.
 
     Returns:
-        [tiles, tiles] variances of $\ln|\xi|$, or None where A is not positive definite.
+        The rounding, or None where A is not positive definite.
     """
-    lengths = np.sqrt(np.maximum(np.diag(errors[1]), 0))
-    lengths = np.where(lengths > 0, lengths, 1)
-    relative = errors[0] / np.outer(lengths, lengths)
-    own = np.diag(relative)
-    other = relative[np.triu_indices(len(relative), 1)]
+    samples = [_relative(*sample) for sample in errors]
+    own = np.concatenate([np.diag(error) for error, _ in samples])
+    other = np.concatenate([e[np.triu_indices(len(e), 1)] for e, _ in samples])
     spread = max(np.sqrt(np.mean(other**2)) if len(other) else 0.0, epsilon / 64)
     proportional = max(np.sqrt(np.mean(own**2)), epsilon / 8)
-    inverse = np.array(cosines, order="F")
-    inverse, failed = scipy.linalg.lapack.dpotrf(inverse, lower=1, overwrite_a=1)
-    if not failed:
-        inverse, failed = scipy.linalg.lapack.dpotri(inverse, lower=1, overwrite_c=1)
-    if failed:
+    inverses = [_inverse(a) for _, a in samples]
+    inverse = _inverse(cosines)
+    if inverse is None or any(part is None for part in inverses):
         return None
+    shift, uncertainty = _shift([error for error, _ in samples], inverses)
     variances = np.zeros((len(tiles), len(tiles)))
     for i, rows in enumerate(tiles):
         for j, columns in enumerate(tiles[: i + 1]):
             part = inverse[rows, columns]
             if i == j:
                 part = np.tril(part)
+                # The same error in all tiles: the square of a sum is at most this sum of squares.
+                variances[i, i] = len(tiles) * (uncertainty * np.trace(part)) ** 2
             size = spread**2 + (proportional * cosines[rows, columns]) ** 2
             weight = np.where(np.logical_and(np.eye(*part.shape), i == j), 1.0, 4.0)
             # An entry below the diagonal stands for two equal ones.
-            variances[j, i] = np.sum(weight * size * part**2)
-    return variances
+            variances[j, i] += np.sum(weight * size * part**2)
+    return Rounding(shift, variances)
+
+
+def _relative(error: np.ndarray, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of products, and the products, in units of the examples' lengths."""
+    lengths = np.sqrt(np.maximum(np.diag(products), 0))
+    lengths = np.where(lengths > 0, lengths, 1)
+    cosines = products / np.outer(lengths, lengths)
+    # A zero gradient makes the determinant zero whatever the others are.
+    cosines[np.diag_indices(len(cosines))] = 1
+    return error / np.outer(lengths, lengths), cosines
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray | None:
+    """The inverse, of which only the lower triangle is meant; None if not positive definite."""
+    inverse = np.array(matrix, order="F")
+    inverse, failed = scipy.linalg.lapack.dpotrf(inverse, lower=1, overwrite_a=1)
+    if not failed:
+        inverse, failed = scipy.linalg.lapack.dpotri(inverse, lower=1, overwrite_c=1)
+    return None if failed else inverse
+
+
+def _shift(errors: list[np.ndarray], inverses: list[Any]) -> tuple[float, float]:
+    """The shift of the diagonal with which the samples' determinants are right, and its error."""
+    shifts = []
+    for error, lower in zip(errors, inverses, strict=True):
+        inverse = np.tril(lower) + np.tril(lower, -1).T
+        shifts.append(np.sum(inverse * error) / np.trace(inverse))
+    mean, count = float(np.mean(shifts)), len(shifts)
+    if count == 1:  # not known well enough to correct anything
+        return 0.0, abs(mean)
+    # A few samples may agree by chance.
+    return mean, max(float(np.std(shifts, ddof=1)), abs(mean) / 4) / np.sqrt(count)
 
 
 def pairs_to_refine(
-    variances: np.ndarray | None, count: int, tolerance: float
+    rounding: Rounding | None, count: int, tolerance: float
 ) -> tuple[list[tuple[int, int]], float]:
     """The fewest pairs of tiles without which ln|xi| is known well enough, and the error left."""
-    if variances is None:
+    if rounding is None:
         return [(i, j) for i in range(count) for j in range(i, count)], 0.0
+    variances = rounding.variances
     order = np.argsort(variances, axis=None)
     left = np.cumsum(variances.ravel()[order])
     enough = int(np.searchsorted(left, tolerance**2, side="right"))

@@ -1,7 +1,6 @@
 """Which variables' gradients are computed how, in which passes and chunks of examples."""
 
 import functools
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -32,6 +31,8 @@ from infomcr_tf.gradients.traced_gradients import TracedGradients
 METHODS = ("auto", "one_example", "jacobian")
 # Examples of a chunk where nothing else decides; the authors' choice for BatchNorm's statistics.
 DEFAULT_CHUNK = 10
+# Examples of a chunk whose activations are given room: larger ones are not faster.
+_CHUNK = 100
 # Examples whose rows are multiplied at a time: enough for a product to run at full speed.
 MAX_TILE = 512
 # Examples on which float32 products are compared with float64 ones.
@@ -71,8 +72,9 @@ class Pass(NamedTuple):
 class Plan:
     """Chooses passes for a network and examples of one shape, and traces them.
 
-    Three quarters of the memory bound are for what is kept of all examples, the blocks of one pass;
-    the rest, more where the blocks need less, for the activations of the examples of one chunk.
+    Most of the memory bound, seven eighths or three quarters where activations are large, is for
+    what is kept of all examples, the blocks of one pass; the rest, more where the blocks need less,
+    for the activations of the examples of one chunk.
 
     Args:
         network: the network.
@@ -102,7 +104,6 @@ class Plan:
             self._kind = TapeJacobian
         self._chunk_size = chunk_size
         self._bound = max_memory_bytes
-        self._budget = max_memory_bytes * 3 // 4
         self._functions: dict[tuple, Callable] = {}
         self._traced: TracedGradients | None = None
         #: Bytes of an example's block for each variable whose gradients the batched way gives.
@@ -118,6 +119,12 @@ class Plan:
     def without_rule(self) -> list[int]:
         """The indices of the variables that are computed one example after the other."""
         return [i for i in range(len(self._network.variables)) if i not in self.by_rules]
+
+    @property
+    def _budget(self) -> int:
+        """Bytes for the blocks of one pass."""
+        wanted = _CHUNK * self._traced.activation_bytes if self._traced else self._bound
+        return self._bound - min(self._bound // 4, max(self._bound // 8, wanted))
 
     def tile(self, n: int) -> int:
         """How many examples' rows are multiplied together, of n."""
@@ -258,27 +265,27 @@ class Plan:
         return Pass(function, chunk, pieces, False)
 
     def _groups(self, sizes: dict[int, tuple[int, int]], n: int) -> list[tuple[Piece, ...]]:
-        """Pieces whose blocks of n examples fit into the memory together."""
-        needs: list[tuple[int, Piece]] = []
-        for index, (size, nbytes) in sizes.items():
-            if n * nbytes <= self._budget:
-                needs.append((n * nbytes, Piece(index)))
-                continue
-            width = max(1, self._budget // (n * self._itemsize(index)))
-            width = math.ceil(size / math.ceil(size / width))
-            for start in range(0, size, width):
-                needs.append((self._budget, Piece(index, start, min(size, start + width))))
-        # Every pass computes the network again: the largest first leaves the fewest.
+        """Pieces whose blocks of n examples fit into the memory together, in as few passes.
+
+        The last layers come first: a pass for these need not go back to the others.
+        """
         groups: list[list[Piece]] = []
-        left: list[int] = []
-        for needed, piece in sorted(needs, key=lambda need: -need[0]):
-            fits = [k for k, rest in enumerate(left) if needed <= rest]
-            if not fits:
-                groups.append([])
-                left.append(self._budget)
-            k = fits[0] if fits else -1
-            groups[k].append(piece)
-            left[k] -= needed
+        left = 0
+        for index, (size, nbytes) in sorted(sizes.items(), reverse=True):
+            column = n * self._itemsize(index)
+            # Factors, which are smaller than rows, are not cut unless they must be.
+            cut = n * nbytes >= min(size * column, self._budget + 1)
+            stop = size
+            while stop:
+                needed = column if cut else n * nbytes
+                if not groups or left < needed:
+                    groups.append([])
+                    left = self._budget
+                width = min(stop, max(1, left // column)) if cut else size
+                piece = Piece(index, stop - width, stop)
+                groups[-1].append(Piece(index) if width == size else piece)
+                left -= width * column if cut else needed
+                stop -= width
         return [tuple(sorted(group)) for group in groups]
 
     def _once(self, key: tuple, trace: Callable) -> Callable:

@@ -318,6 +318,23 @@ WITH_RULES = {
             layers.Dense(NUM_CLASSES),
         ]
     ),
+    "recurrent convolution in one dimension": lambda: keras.Sequential(
+        [
+            keras.Input((4, 6, 2)),
+            layers.ConvLSTM1D(3, 3, return_sequences=True),
+            layers.ConvLSTM1D(2, 2, strides=2, padding="same", go_backwards=True),
+            layers.Flatten(),
+            layers.Dense(NUM_CLASSES),
+        ]
+    ),
+    "recurrent convolution in three dimensions": lambda: keras.Sequential(
+        [
+            keras.Input((3, 4, 3, 4, 2)),
+            layers.ConvLSTM3D(2, 2, padding="same"),
+            layers.Flatten(),
+            layers.Dense(NUM_CLASSES),
+        ]
+    ),
     "layers at every step": lambda: _series(
         layers.TimeDistributed(layers.Dense(5, activation="tanh")), layers.LSTM(3)
     ),

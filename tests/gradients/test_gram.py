@@ -2,8 +2,13 @@
 
 import functools
 import gc
+import os
+import signal
+import subprocess
 import sys
+import time
 import weakref
+from pathlib import Path
 from unittest import mock
 
 import keras
@@ -19,7 +24,7 @@ from infomcr_tf.gradients import GradientEngine, accumulation, gram_matrix, per_
 from infomcr_tf.gradients import gram as gram_module
 from infomcr_tf.gradients.accumulation import run_pass
 from infomcr_tf.gradients.blocks import Lookups, OuterProducts, Rows, dense_rows, inner_products
-from infomcr_tf.gradients.gram_result import largest_eigenvalue
+from infomcr_tf.gradients.gram_result import largest_eigenvalue, logdet_errors
 
 ARCHITECTURES = {
     "cnn": (models.cnn, (8, 8, 3)),
@@ -147,6 +152,43 @@ def test_an_interrupted_gram_matrix_goes_on(monkeypatch, tmp_path):
     assert not state.exists()
 
 
+KILLED = """
+import sys, time
+from gradients.cases import make
+from infomcr_tf.gradients import GradientEngine, accumulation
+original, accumulation._WRITE_EVERY = accumulation.run_pass, 0.0
+def slowly(*arguments):
+    time.sleep(0.5)
+    return original(*arguments)
+accumulation.run_pass = slowly
+model, x, y = make("convolution", num_examples=7)
+GradientEngine(model, max_memory_bytes=6_000).gram(x, y, state=sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_gram_matrix_resumes(monkeypatch, tmp_path):
+    state = tmp_path / "gram.npz"
+    tests = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *sys.path])}
+    command = [sys.executable, "-c", KILLED, str(state)]
+    with subprocess.Popen(command, env=environment) as process:
+        while not state.exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+    model, x, y = make("convolution", num_examples=7)
+    engine = GradientEngine(model, max_memory_bytes=6_000)
+    expected = engine.gram(x, y)
+    run_piece = mock.Mock(side_effect=accumulation.run_pass)
+    monkeypatch.setattr(accumulation, "run_pass", run_piece)
+    actual = engine.gram(x, y, state=state)
+    tensors, labels, plan = engine._prepare(x, y.astype(np.int64))
+    assert 0 < run_piece.call_count < len(plan.passes(tensors, labels))
+    np.testing.assert_array_equal(actual.cosines, expected.cosines)
+    assert not state.exists()
+
+
 def test_the_state_of_other_examples_is_not_taken(monkeypatch, tmp_path):
     model, x, y = make("convolution", num_examples=7)
     monkeypatch.setattr("infomcr_tf.gradients.accumulation._WRITE_EVERY", 0.0)
@@ -224,6 +266,29 @@ def test_the_error_of_float32_products_is_estimated():
     engine64 = GradientEngine(model)
     engine64_gram = _all_in_float64(engine64, x, y)
     assert abs(gram.logdet - engine64_gram.logdet) < 10 * gram.logdet_error + 1e-9
+
+
+def test_a_diagonal_that_is_too_small_is_found_and_corrected():
+    # Cosines of 40 examples, whose diagonal in float32 lost 6e-8, and other entries half of it.
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 60)) + 1
+    xi = rows @ rows.T
+    lost = xi * (1 - 3e-8)
+    lost[np.diag_indices(40)] *= 1 - 3e-8
+    tiles = [slice(i, i + 10) for i in range(0, 40, 10)]
+    errors = np.stack([[(lost - xi)[t, t], xi[t, t]] for t in tiles])
+    norms = np.sqrt(np.diag(xi))
+    rounding = logdet_errors(xi / np.outer(norms, norms), errors, tiles, 2.0**-24)
+    _, true = np.linalg.slogdet(xi)
+    _, before = np.linalg.slogdet(lost)
+    lost[np.diag_indices(40)] /= 1 + rounding.shift
+    _, after = np.linalg.slogdet(lost)
+    assert abs(after - true) < 0.3 * abs(before - true)
+    assert abs(after - true) < 2 * np.sqrt(rounding.variances.sum())
+    # One sample says too little to correct by: the loss counts as the error.
+    alone = logdet_errors(xi / np.outer(norms, norms), errors[:1], [slice(0, 40)], 2.0**-24)
+    assert alone.shift == 0
+    assert abs(before - true) < 3 * np.sqrt(alone.variances.sum())
 
 
 def _all_in_float64(engine, x, y):

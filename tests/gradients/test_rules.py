@@ -47,6 +47,8 @@ SLOW = (
     "stacked cells",
     "recurrent",
     "recurrent convolution",
+    "recurrent convolution in one dimension",
+    "recurrent convolution in three dimensions",
     # The rules of these are those of other cases: a cell, attention, fewer or more dimensions.
     "layers at every step",
     "transformer",
