@@ -74,7 +74,11 @@ def registered():
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, pytest.param({"normalize_logits": 0.04}, marks=pytest.mark.slow), {"equalize_loss": 0.01}],
+    [
+        {},
+        pytest.param({"normalize_logits": 0.04}, marks=pytest.mark.slow),
+        pytest.param({"equalize_loss": 0.01}, marks=pytest.mark.slow),
+    ],
     ids=["plain", "normalised", "equalised"],
 )
 def test_every_metric_against_float64_one_example_at_a_time(model, settings):

@@ -19,6 +19,8 @@ from infomcr_tf.curvature import (
 )
 
 OPERATORS = (HessianOperator, GaussNewtonOperator, FisherOperator)
+# What the three have in common is tested by default of one.
+EACH = [OPERATORS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in OPERATORS[1:])]
 
 
 def logits_of(model):
@@ -32,7 +34,7 @@ def logits_of(model):
     "name",
     some(
         ("frozen layers", "attention", "small vit", "group norm", *SHARED_CASES, "LSTM"),
-        ["frozen layers", "small vit"],
+        ["frozen layers", "group norm"],
     ),
 )
 def test_products_are_those_of_the_dense_matrices(name):
@@ -122,25 +124,26 @@ def test_blocks_of_a_layer_of_a_relu_network_agree_and_the_matrices_do_not():
     assert abs(whole[0] - whole[1]).max() > 1e-3
 
 
-def test_linear_operator_contract():
+@pytest.mark.parametrize("kind", EACH)
+def test_linear_operator_contract(kind):
     model, x, y = case("convolution", num_examples=7)
-    for kind in OPERATORS:
-        operator = kind(model, x, y, batch_size=3)
-        V = np.random.default_rng(2).normal(size=(operator.shape[1], 3))
-        together = operator @ V
-        assert together.dtype == operator.dtype == np.float64
-        np.testing.assert_array_equal(together[:, 1], operator @ V[:, 1])
-        np.testing.assert_array_equal(together, operator.T @ V)
-        np.testing.assert_array_equal(together[:, 0], operator.rmatvec(V[:, 0]))
-        np.testing.assert_array_equal(operator @ (0 * V), 0)
-        # Batches only change the order of sums, and vectors of any size keep float32's digits.
-        whole = kind(model, x, y).matmat(V * 1e-60) * 1e60
-        np.testing.assert_allclose(whole, together, rtol=0, atol=1e-5 * abs(together).max())
-        gram = V.T @ together
-        np.testing.assert_allclose(gram, gram.T, rtol=0, atol=1e-5 * abs(gram).max())
+    operator = kind(model, x, y, batch_size=3)
+    V = np.random.default_rng(2).normal(size=(operator.shape[1], 3))
+    together = operator @ V
+    assert together.dtype == operator.dtype == np.float64
+    np.testing.assert_array_equal(together[:, 1], operator @ V[:, 1])
+    np.testing.assert_array_equal(together, operator.T @ V)
+    np.testing.assert_array_equal(together[:, 0], operator.rmatvec(V[:, 0]))
+    np.testing.assert_array_equal(operator @ (0 * V), 0)
+    # Batches only change the order of sums, and vectors of any size keep float32's digits.
+    whole = kind(model, x, y).matmat(V * 1e-60) * 1e60
+    np.testing.assert_allclose(whole, together, rtol=0, atol=1e-5 * abs(together).max())
+    gram = V.T @ together
+    np.testing.assert_allclose(gram, gram.T, rtol=0, atol=1e-5 * abs(gram).max())
 
 
-def test_losses_far_below_float32_have_products():
+@pytest.mark.parametrize("kind", EACH)
+def test_losses_far_below_float32_have_products(kind):
     """The last layer times 60: losses near e^-100, and products of two such gradients."""
     with floatx("float64"):
         double = keras.Sequential([keras.Input((3,)), layers.Dense(4)])
@@ -150,14 +153,14 @@ def test_losses_far_below_float32_have_products():
     kernel[np.arange(3), np.arange(3)] = 80.0
     for model in (single, double):
         model.set_weights([kernel, np.zeros(4)])
-    for kind in OPERATORS:
-        expected = kind(double, x, [0, 1, 2]) @ np.arange(16.0)
-        actual = kind(single, x, [0, 1, 2]) @ np.arange(16.0)
-        assert 0 < abs(expected).max() < 1e-30
-        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    expected = kind(double, x, [0, 1, 2]) @ np.arange(16.0)
+    actual = kind(single, x, [0, 1, 2]) @ np.arange(16.0)
+    assert 0 < abs(expected).max() < 1e-30
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-def test_data_sets_give_what_arrays_give():
+@pytest.mark.parametrize("number", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2))])
+def test_data_sets_give_what_arrays_give(number):
     model, x, y = case("convolution", num_examples=7)
     v = np.ones(model.count_params())
     expected = HessianOperator(model, x, y, batch_size=3) @ v
@@ -174,8 +177,8 @@ def test_data_sets_give_what_arrays_give():
         return (Batches()[index] for index in range(3))
 
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(3)
-    for source in (dataset, Batches(), generator):
-        np.testing.assert_array_equal(HessianOperator(model, source) @ v, expected)
+    source = (dataset, Batches(), generator)[number]
+    np.testing.assert_array_equal(HessianOperator(model, source) @ v, expected)
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ def test_digits_split_is_fixed(digits):
     np.testing.assert_array_equal(again.y_test, digits.y_test)
 
 
+@pytest.mark.slow
 def test_cifar10_from_a_prepared_folder(shared_dir):
     dataset = data.load_dataset("cifar10", shared_dir / "data", download=False)
     assert dataset.x_train.shape == (50_000, 32, 32, 3)

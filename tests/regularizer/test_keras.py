@@ -40,6 +40,7 @@ class TestBetaZeroIsPlainKeras:
             np.testing.assert_array_equal(a, b)
         assert results[0][1] == results[1][1]
 
+    @pytest.mark.slow
     def test_embedding_adam(self):
         x = np.random.default_rng(0).integers(0, 30, (40, 6))
         y = x[:, 0] % 3
@@ -78,6 +79,7 @@ class TestBetaZeroIsPlainKeras:
 
 class TestShapesOfModels:
     @pytest.mark.parametrize("data_term", some(["batch", "sub_batches"], ["batch"]))
+    @pytest.mark.slow
     def test_dict_inputs_two_outputs_loss_weights(self, float64, data_term):
         """Against one output that holds the weighted sum of the two losses."""
         rng = np.random.default_rng(0)

@@ -250,6 +250,7 @@ class TestInvariances:
         )
         assert float(with_l2[0]) == float(without[0])
 
+    @pytest.mark.slow
     def test_in_a_graph_with_unknown_batch(self, float64, make_network, images, cross_entropy):
         x, y = images
         model = make_network()

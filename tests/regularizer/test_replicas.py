@@ -158,6 +158,7 @@ def test_plain_step_is_plain_keras(make_network, images):
 
 
 @pytest.mark.parametrize("data_term", some(["batch", "sub_batches"], ["batch"]))
+@pytest.mark.slow
 def test_losses_that_return_a_scalar(make_network, images, data_term):
     """Keras would not divide it by the replicas; alone it is as good as any."""
 

@@ -402,7 +402,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("data_term", some(["batch", SUB], [SUB]))
-@pytest.mark.parametrize("optimizer", some(OPTIMIZERS, ["average of weights", "scaled loss"]))
+@pytest.mark.parametrize("optimizer", some(OPTIMIZERS, ["average of weights"]))
 def test_optimizers(float64, optimizer, data_term):
     """They see the gradient of Eq. 7 as they would see any other, in each of three steps."""
     optimizer = OPTIMIZERS[optimizer]

@@ -158,6 +158,7 @@ def test_never_is_plain_keras(small_config):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_several_devices_see_the_same_batches(small_config, tmp_path):
     # At alpha = 1e-4 float32 leaves the finite difference three digits (eps / alpha), and beta = 10
     # turns the order of sums into other weights within six steps; at 1e-2 it leaves five.
