@@ -263,5 +263,5 @@ def _count(value: Any) -> int:
 
 
 def _close(own: float, stated: Any) -> bool:
-    """Equal, up to the order in which another machine adds."""
+    """Whether two numbers are equal up to the order in which another machine adds."""
     return bool(np.isclose(own, to_float(stated), rtol=1e-9, atol=0, equal_nan=True))

@@ -79,7 +79,7 @@ class ImageNetConfig(TrainConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResolvedImageNetConfig(ResolvedConfig, ImageNetConfig):
-    """A `ImageNetConfig` with nothing left to the recipe: what the run folder records."""
+    """An `ImageNetConfig` with nothing left to the recipe: what the run folder records."""
 
     augmentation: str = required(ImageNetConfig, "augmentation")
 
