@@ -96,6 +96,13 @@ def _parser(prog: str, description: str) -> Parser:
         action="store_true",
         help="scenarios: also measure the Hessian at each minimum, beside the Fisher matrix",
     )
+    _add_machine_flags(parser)
+    return parser
+
+
+def _add_machine_flags(parser: Parser) -> None:
+    """Where the runs are trained, and where their data are."""
+    add = parser.add_argument
     add("--gpus", type=int, metavar="INT", help="GPUs for each run (default: one if there is one)")
     add(
         "--engine",
@@ -113,7 +120,6 @@ def _parser(prog: str, description: str) -> Parser:
     add("--data-dir", metavar="DIR", help="folder of tensorflow-datasets' data sets")
     for flag in ("--manual-dir", "--image-folder", "--cache-dir"):
         add(flag, metavar="DIR", help="table2: see train_imagenet.py")
-    return parser
 
 
 def _choices(flags: argparse.Namespace) -> Choices:
