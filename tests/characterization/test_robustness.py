@@ -25,7 +25,11 @@ def model():
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"normalize_logits": 0.04}, {"equalize_loss": 0.01}],
+    [
+        {},
+        pytest.param({"normalize_logits": 0.04}, marks=pytest.mark.slow),
+        pytest.param({"equalize_loss": 0.01}, marks=pytest.mark.slow),
+    ],
     ids=["plain", "normalised", "equalised"],
 )
 def test_equals_the_svd_of_float64_jacobians(model, settings):
@@ -70,6 +74,7 @@ def test_saturated_outputs(model):
         assert np.log(got[0]) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_trained_to_a_loss_of_a_millionth():
     model, x, y = saturated()
     log_p = special.log_softmax(model(x).numpy().astype(np.float64), axis=1)

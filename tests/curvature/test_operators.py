@@ -34,7 +34,7 @@ def logits_of(model):
     "name",
     some(
         ("frozen layers", "attention", "small vit", "group norm", *SHARED_CASES, "LSTM"),
-        ["frozen layers", "group norm"],
+        ["group norm"],
     ),
 )
 def test_products_are_those_of_the_dense_matrices(name):

@@ -442,6 +442,7 @@ def test_dry_run_prints_the_plan_and_measures_each_step_once(tmp_path, capsys, m
     assert {path.name for path in tmp_path.iterdir()} == {"step_times.json"}
 
 
+@pytest.mark.slow
 def test_a_step_is_timed_for_real(tmp_path):
     config = CifarConfig(dataset="digits", model="cnn", batch_size=16, num_sub_batches=4)
     times = StepTimes(tmp_path / "times.json", progress=False)

@@ -256,7 +256,7 @@ def measurement(draw):
     return draw(st.one_of(damaged_bytes(content), edited_json(content), edited_json(content)))
 
 
-@fuzz(measurement(), few=3, many=80)
+@fuzz(measurement(), few=1, many=80)
 def test_going_on_from_a_damaged_measurement(content):
     """Refused with the file as it was, or trials that were finished or are computed anew."""
     _, expected = interrupted()
@@ -312,7 +312,7 @@ def flags(draw):
     return script, arguments
 
 
-@fuzz(flags(), few=6, many=200)
+@fuzz(flags(), few=4, many=200)
 def test_flags(case):
     """Refused before anything is written, or a run with exactly these options."""
     script, arguments = case

@@ -28,8 +28,6 @@ from infomcr_tf.gradients.gram_result import largest_eigenvalue, logdet_errors
 
 ARCHITECTURES = {
     "cnn": (models.cnn, (8, 8, 3)),
-}
-SLOW = {
     "resnet20": (models.resnet20, (16, 16, 3)),
     "wrn28_2": (models.wrn28_2, (8, 8, 3)),
     "densenet_bc_100_12": (models.densenet_bc_100_12, (8, 8, 3)),
@@ -38,7 +36,7 @@ SLOW = {
 
 
 def architecture(name, num_classes=4, num_examples=6):
-    build, shape = (ARCHITECTURES | SLOW)[name]
+    build, shape = ARCHITECTURES[name]
     keras.utils.set_random_seed(1)
     model = build(input_shape=shape, num_classes=num_classes)
     rng = np.random.default_rng(0)
@@ -46,9 +44,8 @@ def architecture(name, num_classes=4, num_examples=6):
     return model, x, rng.integers(num_classes, size=num_examples)
 
 
-@pytest.mark.parametrize(
-    "name", [*ARCHITECTURES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_methods_agree_on_the_architectures(name):
     model, x, y = architecture(name)
     engine = GradientEngine(model)
@@ -396,6 +393,7 @@ def test_excluded_examples_are_left_out():
     np.testing.assert_allclose(gram.losses, full.losses)
 
 
+@pytest.mark.slow
 def test_devices_agree():
     model, x, y = make("shared layers")
     expected = gram_matrix(model, x, y)

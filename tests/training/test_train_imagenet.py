@@ -161,6 +161,7 @@ def test_defaults_are_appendix_e():
     )
 
 
+@pytest.mark.slow
 def test_real_images_at_their_real_size(shared_dir, tmp_path, monkeypatch):
     """The small ImageNet through WRN-18-1.5's own input, up to the first step."""
     (tmp_path / "tfds").mkdir()

@@ -59,6 +59,7 @@ def test_equals_the_written_out_version_in_every_order(jpeg, augmentation, norma
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_distributions():
     count = 4000
 

@@ -122,6 +122,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_killed_while_it_is_made_it_is_absent_and_then_complete(source, prepared, tmp_path):
     command = [sys.executable, "-c", BUILD, str(prepared), str(tmp_path / "killed")]
     with subprocess.Popen(
