@@ -6,6 +6,7 @@ matrix is symmetric; then the next variables follow. What is held is the matrix 
 """
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -177,24 +178,37 @@ def run_pass(part: Pass, x: Any, y: tf.Tensor) -> tuple[HeadOutput, list[Block]]
     """The head's output and the blocks of one pass, for the examples of one tile."""
     n = len(y)
     chunks = [slice(i, i + part.chunk_size) for i in range(0, n, part.chunk_size)]
-    results = [part.function(take(x, chunk), y[chunk]) for chunk in chunks]
-    if len(results) > 1:
-        results = [_joined(results)]
-    ((head, blocks),) = results
+    if len(chunks) == 1:
+        head, blocks = part.function(x, y)
+        return checked(head), blocks
+    # Copied at once, chunk by chunk, into memory of the right size: TensorFlow's own allocator
+    # rounds sizes up by a quarter, and does not give back what is freed.
+    joined: list[np.ndarray] = []
+    for chunk in chunks:
+        result = part.function(take(x, chunk), y[chunk])
+        structure = tf.nest.map_structure(lambda _: 0, result)
+        leaves = tf.nest.flatten(result)
+        joined = joined or [_aligned((n, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
+        for whole, leaf in zip(joined, leaves, strict=True):
+            whole[chunk] = leaf.numpy()
+        on_host = "CPU" in leaf.device
+        del result, leaves, leaf
+    tensors = [_shared(w) if on_host else tf.convert_to_tensor(w) for w in joined]
+    head, blocks = tf.nest.pack_sequence_as(structure, tensors)
     return checked(head), blocks
 
 
-def _joined(results: list) -> Any:
-    """Joins what the chunks of a tile gave; what has been copied is freed at once."""
-    structure = results[0]
-    columns = list(zip(*(tf.nest.flatten(result) for result in results), strict=True))
-    structure = tf.nest.map_structure(lambda _: 0, structure)
-    results.clear()
-    columns.reverse()
-    joined = []
-    while columns:
-        joined.append(tf.concat(columns.pop(), 0))
-    return tf.nest.pack_sequence_as(structure, joined)
+def _shared(array: np.ndarray) -> tf.Tensor:
+    """A tensor in the memory of an array; TensorFlow's conversion would copy."""
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+def _aligned(shape: tuple[int, ...], dtype: tf.DType) -> np.ndarray:
+    """An array that begins at a multiple of 64 bytes, as TensorFlow wants of its tensors."""
+    size = math.prod(shape) * dtype.size
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype.as_numpy_dtype).reshape(shape)
 
 
 def slower(passes: list[Pass], x: Any, y: tf.Tensor) -> str:
