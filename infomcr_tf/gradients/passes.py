@@ -177,7 +177,7 @@ class Plan:
                 blocks = narrow_joined(blocks)
                 return head, inner_products(blocks, blocks, tf.float32), sample(blocks)
 
-            return whole
+            return whole.get_concrete_function()
 
         return self._once(("whole", only.pieces, length, layers is None), trace)
 
@@ -229,7 +229,7 @@ class Plan:
                 result = traced(x, y)
                 return result.head, [piece.of(result.blocks[piece.index]) for piece in pieces]
 
-            return blocks
+            return blocks.get_concrete_function()
 
         return Pass(self._once(("rules", pieces), trace), self._chunk(n), pieces, True)
 
@@ -289,7 +289,11 @@ class Plan:
         return [tuple(sorted(group)) for group in groups]
 
     def _once(self, key: tuple, trace: Callable) -> Callable:
-        """A function traced the first time it is asked for."""
+        """A function traced the first time it is asked for.
+
+        As a concrete function: TensorFlow takes the functions of many models for one that is traced
+        again and again, and would warn of that.
+        """
         if key not in self._functions:
             with TRACING:
                 self._functions[key] = trace()

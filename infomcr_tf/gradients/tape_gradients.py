@@ -138,7 +138,8 @@ def traced_and_verified(
 
     def right(*options: bool) -> Callable | None:
         source = kind(network, head, indices, *options)
-        function = tf.function(source, input_signature=signature, autograph=False)
+        traceable = tf.function(source, input_signature=signature, autograph=False)
+        function = traceable.get_concrete_function()
         return function if _is_right(function, network, head, indices, sample) else None
 
     function = None

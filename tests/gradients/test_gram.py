@@ -315,6 +315,16 @@ def test_further_calls_do_not_trace_again():
     assert counted.calls > traced
 
 
+def test_many_models_are_no_retracing_that_is_warned_of(caplog):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 3)).astype("float32"), rng.integers(2, size=6)
+    for _ in range(6):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        for _ in range(2):
+            gram_matrix(model, x, y)
+    assert not [record for record in caplog.records if "retracing" in record.getMessage()]
+
+
 def test_a_changed_layer_is_traced_again():
     model, x, y = make("dense")
     gram_matrix(model, x, y)
