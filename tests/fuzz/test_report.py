@@ -66,7 +66,7 @@ def test_damaged_report(case):
     report.to_dict()
 
 
-@fuzz(st.one_of(near([*METRICS, "all"]), st.lists(near(METRICS), max_size=3)), few=40, many=200)
+@fuzz(st.one_of(near([*METRICS, "all"]), st.lists(near(METRICS), max_size=3)), few=10, many=200)
 def test_metrics(case):
     try:
         with contract():
