@@ -1,12 +1,16 @@
 """Networks of every kind of layer that per-example gradients have a rule for, and of none."""
 
 import contextlib
+import inspect
 
 import keras
 import numpy as np
 from keras import layers
 
 NUM_CLASSES = 3
+HAS_RENORM = (
+    "renorm" in inspect.signature(layers.BatchNormalization).parameters
+)  # newer than Keras 3.12
 
 
 @contextlib.contextmanager
@@ -298,7 +302,7 @@ WITH_RULES = {
         layers.LayerNormalization(axis=[1, 2]),
         layers.BatchNormalization(axis=1),
         layers.LayerNormalization(center=False),
-        layers.BatchNormalization(renorm=True),
+        *([layers.BatchNormalization(renorm=True)] if HAS_RENORM else []),
     ),
     "recurrent": lambda: _series(
         layers.LSTM(3, return_sequences=True, go_backwards=True),
