@@ -41,7 +41,11 @@ def torch_resnet20(nn, functional):
             h = functional.relu(self.bn(self.conv(x)))
             return self.fc(self.blocks(h).mean(dim=(2, 3)))
 
-    return Network().eval()
+    network = Network().eval()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):  # as `infomcr_tf.models` does
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
 
 
 def jax_weights(np, rng):

@@ -7,7 +7,7 @@ BatchNorm in inference, 269,722 weights, random images of 32 x 32. Prints a tabl
   gradient of their mean loss, warm, by torch.func, JAX and BackPACK;
 - `eigenvalues`: the time from a model and arrays to the two largest eigenvalues of the Hessian of
   the mean loss of 200 examples at tolerance 1e-3, by PyHessian and by curvlinops with scipy, with
-  the products that were taken (each library draws its own initial weights).
+  the products that were taken (each draws its own initial weights, by the same rule).
 
 The peers have an environment of their own, since they are no part of the package:
 
@@ -19,6 +19,7 @@ The peers have an environment of their own, since they are no part of the packag
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import statistics
@@ -167,7 +168,12 @@ def backpack():
         rows = [p.grad_batch.flatten(1) for p in model.parameters()]
         return sum((r @ r.T).double() for r in rows)
 
-    return library.__version__, gram, ordinary, sum(p.numel() for p in model.parameters())
+    return (
+        importlib.metadata.version("backpack-for-pytorch"),
+        gram,
+        ordinary,
+        sum(p.numel() for p in model.parameters()),
+    )
 
 
 def jax_vmap():
@@ -233,8 +239,6 @@ def this_package_eigenvalues():
 
 def pyhessian():
     """Power iteration of PyHessian."""
-    import importlib.metadata
-
     import pyhessian as library
     import torch
     from peer_networks import torch_resnet20
@@ -261,8 +265,6 @@ def pyhessian():
 
 def curvlinops():
     """Lanczos process of scipy on the Hessian of curvlinops."""
-    import importlib.metadata
-
     import torch
     from curvlinops import HessianLinearOperator
     from peer_networks import torch_resnet20

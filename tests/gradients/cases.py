@@ -124,6 +124,9 @@ class Broadcast(layers.Layer):
         body = x * ops.exp(self.scale) + self.positions / (1 + self.temperature**2)
         return ops.concatenate([tokens, body, ops.zeros_like(x[:, :1]) + tiled], axis=1)
 
+    def compute_output_shape(self, shape):  # Keras 3.12 cannot tell it from `call`
+        return (shape[0], shape[1] + 2, shape[2])
+
 
 class Differences(layers.Layer):
     """Variables on either side of sums, differences and products; prototypes."""
