@@ -48,9 +48,9 @@ def vit(num_examples):
 
 def resnet(num_examples):
     backbone = hub.models.ResNetBackbone(
-        input_conv_filters=[8],
+        input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[8, 16],
+        stackwise_num_filters=[64, 64],
         stackwise_num_blocks=[1, 1],
         stackwise_num_strides=[1, 2],
         block_type="basic_block",
@@ -83,4 +83,30 @@ def test_models_of_keras_hub(make):
         rows.append(np.concatenate([np.ravel(tf.convert_to_tensor(g)) for g in found]))
     rows = np.stack(rows).astype(float)
     expected = rows @ rows.T
+    np.testing.assert_allclose(actual.xi, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_causal_language_model_with_its_loss():
+    """GPT-2, whose output embedding is the transpose of its input embedding."""
+    keras.utils.set_random_seed(0)
+    backbone = hub.models.GPT2Backbone(vocabulary_size=40, max_sequence_length=10, **_TRANSFORMER)
+    model = hub.models.GPT2CausalLM(backbone)
+    x = _tokens(5)
+    y = np.roll(x["token_ids"], -1, axis=1)
+
+    def loss(y, logits):
+        of_tokens = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+        return tf.reduce_mean(of_tokens, axis=-1)
+
+    rows = []
+    for j in range(5):
+        with tf.GradientTape() as tape:
+            one = keras.tree.map_structure(lambda leaf, j=j: leaf[j : j + 1], x)
+            value = loss(y[j : j + 1], model(one, training=False))
+        found = tape.gradient(value, [v.value for v in model.trainable_variables])
+        dense = [np.ravel(tf.convert_to_tensor(part).numpy()) for part in found]
+        rows.append(np.concatenate(dense).astype(np.float64))
+    expected = np.array(rows) @ np.array(rows).T
+    engine = GradientEngine(model, loss=loss)
+    actual = engine.gram(x, y)
     np.testing.assert_allclose(actual.xi, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
