@@ -45,7 +45,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds")
     parser.add_argument("--memory", nargs=2, metavar=("MODEL", "SIDE"), help="peak memory instead")
     parser.add_argument("--large", type=int, metavar="N", help="one large Gram matrix instead")
-    parser.add_argument("--max-memory", type=float, default=2, help="of --large, in GiB")
+    parser.add_argument("--max-memory", type=float, default=2, help="`max_memory_bytes`, in GiB")
     parser.add_argument("--state", help="of --large: file from which the same call resumes")
     arguments = parser.parse_args()
     if arguments.large:
@@ -86,7 +86,8 @@ def measure(name, arguments):
     """First result, median times and their ratios to the ordinary gradient."""
     model, some = make(name)
     work = {"gradient": ordinary_gradient(model)}
-    engines = {method: GradientEngine(model, method=method) for method in arguments.methods}
+    settings = {"max_memory_bytes": int(arguments.max_memory * 1024**3)}
+    engines = {m: GradientEngine(model, method=m, **settings) for m in arguments.methods}
     work |= {method: engine.gram for method, engine in engines.items()}
     x, y = some(arguments.examples)
     first = {key: seconds(function, x, y)[0] for key, function in work.items()}
