@@ -323,6 +323,7 @@ WITH_RULES = {
             layers.ConvLSTM2D(2, 2, padding="same", go_backwards=True),
             layers.Flatten(),
             layers.Dense(NUM_CLASSES),
+            layers.Rescaling(4.0, offset=-1.0),  # all between 0 and 1 they would be no logits
         ]
     ),
     "recurrent convolution in one dimension": lambda: keras.Sequential(
