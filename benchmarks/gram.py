@@ -82,12 +82,18 @@ def ordinary_gradient(model):
     return arrays
 
 
+def engine_for(model, arguments, method="auto"):
+    """An engine within the memory that is asked for."""
+    return GradientEngine(
+        model, method=method, max_memory_bytes=int(arguments.max_memory * 1024**3)
+    )
+
+
 def measure(name, arguments):
     """First result, median times and their ratios to the ordinary gradient."""
     model, some = make(name)
     work = {"gradient": ordinary_gradient(model)}
-    settings = {"max_memory_bytes": int(arguments.max_memory * 1024**3)}
-    engines = {m: GradientEngine(model, method=m, **settings) for m in arguments.methods}
+    engines = {method: engine_for(model, arguments, method) for method in arguments.methods}
     work |= {method: engine.gram for method, engine in engines.items()}
     x, y = some(arguments.examples)
     first = {key: seconds(function, x, y)[0] for key, function in work.items()}
@@ -133,7 +139,7 @@ def memory(name, side, arguments):
     model = getattr(models, name)(input_shape=(side, side, 3), num_classes=num_classes)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     x, y = examples(arguments.examples, side, num_classes)
-    engine = GradientEngine(model)
+    engine = engine_for(model, arguments)
     taken, _ = seconds(engine.gram, x, y)
     return {
         "model": name,
@@ -152,7 +158,7 @@ def large(n, arguments):
     model = models.resnet20()
     x, y = examples(n)
     start = time.perf_counter()
-    engine = GradientEngine(model, max_memory_bytes=int(arguments.max_memory * 1024**3))
+    engine = engine_for(model, arguments)
     gram = engine.gram(x, y, progress=True, state=arguments.state)
     in_products = time.perf_counter() - start
     logdet = gram.logdet
