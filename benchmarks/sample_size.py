@@ -23,7 +23,7 @@ import numpy as np
 
 from infomcr_tf import characterize
 from infomcr_tf.comparison.minimum import DataOptions, Minimum
-from infomcr_tf.gradients.gram import LOGDET_TOLERANCE
+from infomcr_tf.gradients.gram import logdet_tolerance
 from infomcr_tf.pictures import COLORS, add_caption, grid, house_style, save_picture
 from infomcr_tf.storage import read_json, write_json
 
@@ -99,7 +99,7 @@ def measure(model, x, y, size, arguments):
         "gamma_hat_per_example": float(np.mean(values)),
         "std": float(np.std(values, ddof=1)) if trials > 1 else None,
         "standard_error": float(np.std(values, ddof=1) / trials**0.5) if trials > 1 else None,
-        "rounding_at_most": LOGDET_TOLERANCE * max(1, 100 / size),
+        "rounding_at_most": logdet_tolerance(size) / size,
         "rank": report.rank,
         "seconds_per_trial": (time.perf_counter() - start) / trials,
     }

@@ -33,6 +33,11 @@ _FEW = 100
 _FLOAT32 = float(np.finfo(np.float32).eps) / 2
 
 
+def logdet_tolerance(n: int) -> float:
+    """The standard deviation of ln|xi| of n examples up to which float32 products are kept."""
+    return LOGDET_TOLERANCE * max(n, _FEW)
+
+
 class GradientEngine:
     """Computes Gram matrices of a model's per-example gradients; traced once, used often.
 
@@ -193,8 +198,7 @@ class GradientEngine:
         del cosines
         if rounding is not None:
             sums.products[np.diag_indices(len(safe))] /= 1 + rounding.shift
-        tolerance = LOGDET_TOLERANCE * max(len(safe), _FEW)
-        pairs, left = pairs_to_refine(rounding, len(sums.tiles), tolerance)
+        pairs, left = pairs_to_refine(rounding, len(sums.tiles), logdet_tolerance(len(safe)))
         if pairs:
             sums.refine(passes, x, y, pairs)
         return self._assemble(sums.head, sums.products, left)
